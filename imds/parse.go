@@ -1,0 +1,143 @@
+package imds
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// Limits of a token request. Real ones are under 300 bytes.
+const (
+	maxQuery    = 8 << 10
+	maxResource = 1024
+	maxSelector = 512
+)
+
+// parameter says what a query parameter means: the resource, the version, or a
+// selector and the name under which the reply echoes it.
+type parameter struct {
+	kind SelectorKind
+	echo string
+}
+
+// selectors lists every spelling of a selector that a client is known to send,
+// in lower case. Any of them is accepted on any protocol.
+var selectors = map[string]parameter{
+	"client_id":    {ByClientID, "client_id"},
+	"clientid":     {ByClientID, "client_id"},
+	"object_id":    {ByObjectID, "object_id"},
+	"objectid":     {ByObjectID, "object_id"},
+	"principal_id": {ByObjectID, "object_id"},
+	"principalid":  {ByObjectID, "object_id"},
+	"msi_res_id":   {ByResourceID, "msi_res_id"},
+	"mi_res_id":    {ByResourceID, "mi_res_id"},
+}
+
+// ParseRequest reads a token request from a query string (or a form body, which
+// has the same syntax). Names match without regard to case and in any order;
+// unknown parameters are ignored; an empty selector counts as absent.
+//
+// A resource or a selector that could be read in two ways is refused: repeated,
+// two selectors, a raw ';' or '#' (which end a value for some parsers), or characters
+// that no URI has (a space would smuggle a second scope to Entra). The error is
+// a *Refusal. See docs/protocol.md, "Requests".
+func ParseRequest(p Protocol, query string) (Request, error) {
+	req := Request{Protocol: p}
+	if len(query) > maxQuery {
+		return Request{}, refuse(InvalidRequest, "the query is longer than %d bytes", maxQuery)
+	}
+	if strings.ContainsAny(query, ";#") {
+		return Request{}, refuse(InvalidRequest, "the query has a raw ';' or '#': separate parameters with '&', and encode these characters in values")
+	}
+	seen := map[string]bool{}
+	for pair := range strings.SplitSeq(query, "&") {
+		if err := req.add(pair, seen); err != nil {
+			return Request{}, err
+		}
+	}
+	if req.Resource == "" {
+		return Request{}, refuse(InvalidRequest, "the parameter 'resource' is missing: add, for instance, resource=https://vault.azure.net")
+	}
+	return req, nil
+}
+
+// add takes one name=value pair into the request.
+func (r *Request) add(pair string, seen map[string]bool) error {
+	rawName, rawValue, _ := strings.Cut(pair, "=")
+	name, err := url.QueryUnescape(rawName)
+	if err != nil {
+		return refuse(InvalidRequest, "a parameter's name has a malformed %%-escape")
+	}
+	value, err := url.QueryUnescape(rawValue)
+	if err != nil {
+		return refuse(InvalidRequest, "the parameter %q has a malformed %%-escape", clip(name))
+	}
+	switch name = strings.ToLower(name); name {
+	case "resource":
+		return r.setResource(value, seen)
+	case "api-version":
+		r.APIVersion = value
+		return nil
+	}
+	if param, ok := selectors[name]; ok {
+		return r.setSelector(param, name, value, seen)
+	}
+	return nil
+}
+
+func (r *Request) setResource(value string, seen map[string]bool) error {
+	if seen["resource"] {
+		return refuse(InvalidRequest, "the parameter 'resource' is repeated")
+	}
+	seen["resource"] = true
+	if value == "" {
+		return nil // reported as missing
+	}
+	if len(value) > maxResource || !isURIText(value) {
+		return refuse(InvalidRequest, "the resource must be a URI or GUID of at most %d characters, without spaces", maxResource)
+	}
+	r.Resource = value
+	return nil
+}
+
+func (r *Request) setSelector(param parameter, name, value string, seen map[string]bool) error {
+	// The aliases of one property count as one name: client_id and clientid
+	// together are a repetition.
+	kind := fmt.Sprint("selector ", param.kind)
+	if seen[kind] {
+		return refuse(InvalidRequest, "the selector %q is repeated", name)
+	}
+	seen[kind] = true
+	if value == "" {
+		return nil
+	}
+	if r.Selector.Kind != NoSelector {
+		return refuse(InvalidRequest, "both %q and %q select an identity: send one", r.Selector.Name, param.echo)
+	}
+	if len(value) > maxSelector || !isURIText(value) {
+		return refuse(InvalidRequest, "the selector %q must have at most %d characters, without spaces", name, maxSelector)
+	}
+	r.Selector = Selector{Kind: param.kind, Name: param.echo, Value: value}
+	return nil
+}
+
+// isURIText reports whether s has only the characters of RFC 3986, of which
+// none needs escaping in JSON, in a log line or in a scope.
+func isURIText(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if c <= ' ' || c >= 0x7f || strings.IndexByte("\"<>\\^`{|}", c) >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// clip bounds text from a client that is quoted back to it.
+func clip(s string) string {
+	const most = 64
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}
