@@ -1,0 +1,81 @@
+package exchange
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Kind is the closed set of ways in which an exchange fails.
+type Kind uint8
+
+const (
+	Unavailable Kind = iota + 1 // Entra, the network or the source fails for now
+	Throttled                   // Entra, or a bound of this program, asks to slow down
+	Refused                     // Entra refuses the identity or its assertion, for good
+	BadResource                 // Entra does not know, or does not grant, the resource
+	BadRequest                  // Entra calls the request malformed
+	NoAssertion                 // the source has no assertion, for good
+)
+
+// String is the constant name used in logs and metric labels.
+func (k Kind) String() string {
+	switch k {
+	case Unavailable:
+		return "unavailable"
+	case Throttled:
+		return "throttled"
+	case Refused:
+		return "refused"
+	case BadResource:
+		return "bad_resource"
+	case BadRequest:
+		return "bad_request"
+	case NoAssertion:
+		return "no_assertion"
+	default:
+		return "unknown"
+	}
+}
+
+// Temporary reports whether the same request may succeed later by itself.
+func (k Kind) Temporary() bool { return k == Unavailable || k == Throttled }
+
+// Error is a failed exchange, in words. It is built from constants and from
+// text of Entra's that was cleaned, so every field may be logged and shown.
+type Error struct {
+	Kind Kind
+	// Code is Entra's, such as "AADSTS700213"; empty if Entra gave none.
+	Code string
+	// Cause says what is wrong; Fix says what to do next.
+	Cause, Fix string
+	// Detail is Entra's own sentence, cleaned and bounded; may be empty.
+	Detail string
+	// TraceID is what Microsoft's support asks for; may be empty.
+	TraceID string
+	// RetryAfter is what Entra asked for; zero if it did not.
+	RetryAfter time.Duration
+}
+
+// Error implements error: code, cause, fix and Entra's sentence in one line.
+func (e *Error) Error() string {
+	var b strings.Builder
+	if e.Code != "" {
+		b.WriteString(e.Code + ": ")
+	}
+	b.WriteString(e.Cause)
+	if e.Fix != "" {
+		b.WriteString(". To fix: " + e.Fix)
+	}
+	if e.Detail != "" {
+		fmt.Fprintf(&b, ". Entra said: %q", e.Detail)
+	}
+	if e.TraceID != "" {
+		b.WriteString(". Trace ID: " + e.TraceID)
+	}
+	return b.String()
+}
+
+func unavailable(cause, fix string) *Error {
+	return &Error{Kind: Unavailable, Cause: cause, Fix: fix}
+}
