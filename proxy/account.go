@@ -1,0 +1,78 @@
+package proxy
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/svidecar/svidecar/exchange"
+	"github.com/svidecar/svidecar/imds"
+)
+
+// level says who must hear of an outcome: nobody (debug), whoever looks (info),
+// whoever watches (warn), or somebody who must act (error).
+func level(o imds.Outcome) slog.Level {
+	switch o {
+	case imds.OK:
+		return slog.LevelDebug
+	case imds.Unavailable, imds.Throttled:
+		return slog.LevelWarn
+	case imds.UnauthorizedClient, imds.InvalidResource, imds.NoAssertion, imds.Internal:
+		return slog.LevelError
+	default:
+		return slog.LevelInfo
+	}
+}
+
+// account writes the request's one log line and counts it.
+func (s *Server) account(r *http.Request, c *call, took time.Duration) {
+	s.metrics.observe(c.protocol, c.outcome, took)
+	at := level(c.outcome)
+	if !s.cfg.Logger.Enabled(r.Context(), at) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("outcome", c.outcome.String()),
+		slog.Int("status", c.outcome.Status()),
+		slog.String("protocol", c.protocol.String()),
+		slog.String("method", clip(r.Method)),
+		slog.String("path", clip(c.path)),
+		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
+		slog.String("remote", r.RemoteAddr),
+		slog.String("user_agent", clip(r.UserAgent())),
+	}
+	if c.key != (exchange.Key{}) {
+		attrs = append(attrs,
+			slog.String("client_id", c.key.ClientID),
+			slog.String("tenant_id", c.key.Tenant),
+			slog.String("scope", c.key.Scope))
+	}
+	s.cfg.Logger.LogAttrs(r.Context(), at, "request", append(attrs, c.failure()...)...)
+}
+
+// failure says why, in the words that the client was given too.
+func (c *call) failure() []slog.Attr {
+	if c.err == nil {
+		return nil
+	}
+	attrs := []slog.Attr{slog.String("error", refusalOf(c.err).Description)}
+	if c.id != "" {
+		attrs = append(attrs, slog.String("correlation_id", c.id))
+	}
+	var failed *exchange.Error
+	if errors.As(c.err, &failed) && failed.Code != "" {
+		attrs = append(attrs, slog.String("code", failed.Code), slog.String("trace_id", failed.TraceID))
+	}
+	return attrs
+}
+
+// clip bounds what a client chose before it goes into a log line.
+func clip(s string) string {
+	const most = 200
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}

@@ -1,0 +1,109 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/svidecar/svidecar/exchange"
+	"github.com/svidecar/svidecar/imds"
+)
+
+// protocols are the label values of requests; the first counts what was refused
+// before its protocol was known.
+var protocols = []imds.Protocol{0, imds.IMDS, imds.AppService}
+
+// metrics holds the server's own registry. Counters are looked up once, here,
+// so that counting a request hashes no label.
+type metrics struct {
+	registry *prometheus.Registry
+	requests [][]prometheus.Counter // by protocol, then outcome
+	duration []prometheus.Observer  // by protocol
+}
+
+func newMetrics(stats func() exchange.Stats, version string) *metrics {
+	if version == "" {
+		version = "unknown"
+	}
+	m := &metrics{registry: prometheus.NewRegistry()}
+	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "svidecar_requests_total",
+		Help: "Requests on the token listener, by protocol and outcome.",
+	}, []string{"protocol", "outcome"})
+	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "svidecar_request_duration_seconds",
+		Help:    "Time from a request's headers to the end of its reply, by protocol.",
+		Buckets: []float64{.00005, .0001, .00025, .0005, .001, .005, .025, .1, .5, 1, 2.5, 5, 10},
+	}, []string{"protocol"})
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "svidecar_build_info", Help: "Always 1; the label tells the version.",
+		ConstLabels: prometheus.Labels{"version": version},
+	})
+	build.Set(1)
+	m.registry.MustRegister(requests, duration, build, newCollector(stats),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, p := range protocols {
+		var row []prometheus.Counter
+		for _, o := range imds.Outcomes() {
+			row = append(row, requests.WithLabelValues(p.String(), o.String()))
+		}
+		m.requests = append(m.requests, row)
+		m.duration = append(m.duration, duration.WithLabelValues(p.String()))
+	}
+	return m
+}
+
+func (m *metrics) observe(p imds.Protocol, o imds.Outcome, took time.Duration) {
+	m.requests[p][o].Inc()
+	m.duration[p].Observe(took.Seconds())
+}
+
+// collector shows the exchange's counts, which are its own.
+type collector struct {
+	stats func() exchange.Stats
+	rows  []statistic
+}
+
+type statistic struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(exchange.Stats) float64
+}
+
+func newCollector(stats func() exchange.Stats) collector {
+	row := func(kind prometheus.ValueType, name, help string, value func(exchange.Stats) float64) statistic {
+		return statistic{prometheus.NewDesc("svidecar_"+name, help, nil, nil), kind, value}
+	}
+	return collector{stats, []statistic{
+		row(prometheus.CounterValue, "cache_hits_total", "Token requests answered from the cache.",
+			func(s exchange.Stats) float64 { return float64(s.Hits) }),
+		row(prometheus.CounterValue, "cache_misses_total", "Token requests that had to wait for an exchange.",
+			func(s exchange.Stats) float64 { return float64(s.Misses) }),
+		row(prometheus.CounterValue, "exchanges_total", "Exchanges at Entra that ended, well or not.",
+			func(s exchange.Stats) float64 { return float64(s.Exchanges) }),
+		row(prometheus.CounterValue, "exchange_failures_total", "Exchanges at Entra that failed.",
+			func(s exchange.Stats) float64 { return float64(s.Failures) }),
+		row(prometheus.GaugeValue, "cache_entries", "Tokens held.",
+			func(s exchange.Stats) float64 { return float64(s.Entries) }),
+		row(prometheus.GaugeValue, "exchanges_running", "Exchanges under way.",
+			func(s exchange.Stats) float64 { return float64(s.Running) }),
+		row(prometheus.GaugeValue, "exchanges_waiting", "Exchanges that wait for others to end.",
+			func(s exchange.Stats) float64 { return float64(s.Waiting) }),
+	}}
+}
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, row := range c.rows {
+		ch <- row.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	stats := c.stats()
+	for _, row := range c.rows {
+		ch <- prometheus.MustNewConstMetric(row.desc, row.kind, row.value(stats))
+	}
+}

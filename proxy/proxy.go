@@ -1,0 +1,97 @@
+// Package proxy owns the local HTTP server: it guards, routes, applies policy
+// and replies, and shows health and metrics on a second listener. It never
+// talks to Entra, never passes a request on to another server, and never
+// answers with a token of an identity other than the one that policy chose.
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/svidecar/svidecar/exchange"
+	"github.com/svidecar/svidecar/internal/secret"
+)
+
+// Tokens is where tokens come from: an *exchange.Source. An error of its is an
+// *exchange.Error or the cause of ctx.
+type Tokens interface {
+	Token(ctx context.Context, key exchange.Key) (exchange.Token, error)
+	Stats() exchange.Stats
+}
+
+// Config says what a Server serves.
+type Config struct {
+	// Tokens is required.
+	Tokens Tokens
+	// Policy is required: it alone turns requests into keys.
+	Policy *Policy
+	// IdentityHeader is the secret that App Service requests carry. If it
+	// is empty every such request is refused with 401.
+	IdentityHeader secret.Value
+	// AllowedHosts are accepted in the Host header, without port, beside
+	// loopback names and addresses and 169.254.169.254.
+	AllowedHosts []string
+	// RequireAPIVersion refuses IMDS requests without api-version, as the
+	// real service does and aad-pod-identity did not.
+	RequireAPIVersion bool
+	// ShutdownDelay is how long requests are still accepted once Run's
+	// context ends. Zero means no delay.
+	ShutdownDelay time.Duration
+	// Logger is required. Requests that got a token are logged at debug,
+	// all others at info or above.
+	Logger *slog.Logger
+	// Version is shown as a metric. Empty means "unknown".
+	Version string
+}
+
+// Server answers managed-identity requests. It is safe for concurrent use.
+type Server struct {
+	cfg      Config
+	hosts    map[string]bool // AllowedHosts in lower case
+	router   chi.Router
+	metrics  *metrics
+	draining atomic.Bool
+	ready    atomic.Bool
+}
+
+// New validates cfg and starts nothing.
+func New(cfg Config) (*Server, error) {
+	switch {
+	case cfg.Tokens == nil:
+		return nil, errors.New("proxy: Config.Tokens is required")
+	case cfg.Policy == nil:
+		return nil, errors.New("proxy: Config.Policy is required")
+	case cfg.Logger == nil:
+		return nil, errors.New("proxy: Config.Logger is required")
+	case cfg.ShutdownDelay < 0:
+		return nil, fmt.Errorf("proxy: Config.ShutdownDelay %v is negative", cfg.ShutdownDelay)
+	}
+	s := &Server{cfg: cfg, hosts: map[string]bool{}}
+	for _, host := range cfg.AllowedHosts {
+		s.hosts[strings.ToLower(host)] = true
+	}
+	s.metrics = newMetrics(cfg.Tokens.Stats, cfg.Version)
+	s.router = s.routes()
+	return s, nil
+}
+
+// newID returns a random UUID (RFC 9562, version 4), which ties a refusal to
+// its log line.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])
+}
+
+// Handler is the token listener's handler.
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }

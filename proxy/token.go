@@ -1,0 +1,170 @@
+package proxy
+
+import (
+	"errors"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/svidecar/svidecar/exchange"
+	"github.com/svidecar/svidecar/imds"
+)
+
+// call is one request on its way: the writer that handlers are given, and what
+// the log line and the metrics will say of it.
+type call struct {
+	http.ResponseWriter
+	protocol imds.Protocol
+	path     string // canonical
+	outcome  imds.Outcome
+	id       string // correlation id; only refusals have one
+	key      exchange.Key
+	err      error
+}
+
+// serve guards, routes, and accounts for one request.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	c := &call{ResponseWriter: w}
+	start := time.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			s.cfg.Logger.Error("internal error", "stack", string(debug.Stack()))
+			c.fail(&imds.Refusal{Outcome: imds.Internal, Description: "an internal error: please report it with svidecar's log"})
+		}
+		s.account(r, c, time.Since(start))
+	}()
+	if s.draining.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	path, refusal := s.guard(r)
+	c.path = path
+	if refusal != nil {
+		c.fail(refusal)
+		return
+	}
+	r.URL.Path, r.URL.RawPath = path, ""
+	s.router.ServeHTTP(c, r)
+}
+
+// Paths of the token endpoints. The second is svidecar's choice: App Service
+// clients learn it from IDENTITY_ENDPOINT.
+const (
+	imdsPath       = "/metadata/identity/oauth2/token"
+	appServicePath = "/msi/token"
+)
+
+// routes lists all that is served; there is nothing else behind the listener.
+func (s *Server) routes() chi.Router {
+	r := chi.NewRouter()
+	r.Get(imdsPath, s.imdsToken)
+	r.Get(appServicePath, s.appServiceToken)
+	// Clients of the second IMDS version probe for it. 400 would mean that
+	// it is there; 404 is retried.
+	r.Get("/metadata/identity/getplatformmetadata", refuseIMDSv2)
+	r.Post("/metadata/identity/issuecredential", refuseIMDSv2)
+	r.NotFound(notServed)
+	r.MethodNotAllowed(wrongMethod)
+	return r
+}
+
+func (s *Server) imdsToken(w http.ResponseWriter, r *http.Request) {
+	c := w.(*call)
+	c.protocol = imds.IMDS
+	if refusal := requireMetadata(r.Header); refusal != nil {
+		c.fail(refusal)
+		return
+	}
+	s.token(c, r)
+}
+
+func (s *Server) appServiceToken(w http.ResponseWriter, r *http.Request) {
+	c := w.(*call)
+	c.protocol = imds.AppService
+	if refusal := s.requireSecret(r.Header); refusal != nil {
+		c.fail(refusal)
+		return
+	}
+	s.token(c, r)
+}
+
+// token parses, decides, fetches and writes.
+func (s *Server) token(c *call, r *http.Request) {
+	req, err := imds.ParseRequest(c.protocol, r.URL.RawQuery)
+	if err == nil {
+		err = s.checkVersion(req)
+	}
+	if err == nil {
+		c.key, err = s.cfg.Policy.Resolve(req)
+	}
+	var token exchange.Token
+	if err == nil {
+		token, err = s.cfg.Tokens.Token(r.Context(), c.key)
+	}
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	c.err = imds.WriteToken(c.ResponseWriter, req, imds.Token{
+		Value:     token.Value,
+		ClientID:  c.key.ClientID,
+		NotBefore: token.NotBefore,
+		ExpiresOn: token.ExpiresOn,
+	}, time.Now())
+}
+
+func (s *Server) checkVersion(req imds.Request) error {
+	if s.cfg.RequireAPIVersion && req.Protocol == imds.IMDS && req.APIVersion == "" {
+		return invalid("the parameter 'api-version' is missing: add api-version=2018-02-01")
+	}
+	return nil
+}
+
+// fail sends the one reply that an error leads to.
+func (c *call) fail(err error) {
+	refusal := refusalOf(err)
+	c.outcome, c.err, c.id = refusal.Outcome, err, newID()
+	_ = imds.WriteRefusal(c.ResponseWriter, refusal, c.id) // if it fails, the client is gone
+}
+
+// outcomes maps the closed set of failed exchanges to replies.
+var outcomes = map[exchange.Kind]imds.Outcome{
+	exchange.Unavailable: imds.Unavailable,
+	exchange.Throttled:   imds.Throttled,
+	exchange.Refused:     imds.UnauthorizedClient,
+	exchange.BadResource: imds.InvalidResource,
+	exchange.BadRequest:  imds.InvalidRequest,
+	exchange.NoAssertion: imds.NoAssertion,
+}
+
+// refusalOf is the one place where errors become replies.
+func refusalOf(err error) *imds.Refusal {
+	var (
+		refusal *imds.Refusal
+		failed  *exchange.Error
+	)
+	switch {
+	case errors.As(err, &refusal):
+		return refusal
+	case errors.As(err, &failed):
+		return &imds.Refusal{Outcome: outcomes[failed.Kind], Description: failed.Error(), RetryAfter: failed.RetryAfter}
+	default:
+		// The source returns nothing else but the cause of the request's
+		// context: nobody reads this.
+		return &imds.Refusal{Outcome: imds.ClientGone, Description: "the client closed the connection"}
+	}
+}
+
+func refuseIMDSv2(w http.ResponseWriter, _ *http.Request) {
+	w.(*call).fail(&imds.Refusal{Outcome: imds.AccessDenied, Description: "credentials bound to a virtual machine are not served here"})
+}
+
+func notServed(w http.ResponseWriter, _ *http.Request) {
+	w.(*call).fail(&imds.Refusal{Outcome: imds.NotFound, Description: "svidecar serves " + imdsPath + " and " + appServicePath + " only"})
+}
+
+func wrongMethod(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Allow", http.MethodGet)
+	w.(*call).fail(&imds.Refusal{Outcome: imds.MethodNotAllowed, Description: "the method is not allowed here: use GET"})
+}
