@@ -174,7 +174,7 @@ func fromTransport(err error) *Error {
 			"if a proxy inspects TLS, give its CA by --authority-ca-file")
 	case errors.As(err, &host), errors.As(err, &invalid):
 		return unavailable("the authority's certificate is not valid", "check the authority host, the clock, and any proxy that inspects TLS")
-	case errors.As(err, &record):
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		return unavailable("the authority host does not speak TLS", "check the authority host and the proxy settings")
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return unavailable("the authority host refuses the connection", "check the network path, HTTPS_PROXY and NO_PROXY")

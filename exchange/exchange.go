@@ -34,10 +34,15 @@ type Token struct {
 	life  time.Duration
 }
 
+// maxLife is above the longest life that Entra gives (28 h, with continuous
+// access evaluation). A reply that claims more is not believed.
+const maxLife = 48 * time.Hour
+
 // NewToken returns a token that lives for life from start, a reading of
 // time.Now from before the token was asked for. RefreshIn of zero or less means
 // that Entra did not say.
 func NewToken(value secret.Value, start time.Time, life, refreshIn time.Duration) Token {
+	life = min(life, maxLife)
 	t := Token{
 		Value:     value,
 		NotBefore: start.Round(0),

@@ -236,7 +236,10 @@ func (s *Source) exchange(key Key) (token Token, err error) {
 			s.stats.failures.Add(1)
 		}
 	}()
-	return s.cfg.Redeem(ctx, key)
+	if token, err = s.cfg.Redeem(ctx, key); err == nil && token.Left(time.Now()) <= margin {
+		return Token{}, unavailable("the token that Entra issued had expired when it came", "check the clock, and the network's delay; it is retried")
+	}
+	return token, err
 }
 
 func (s *Source) acquire(ctx context.Context) error {
