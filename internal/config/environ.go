@@ -1,0 +1,63 @@
+package config
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// environment is environ as a map without empty values.
+func environment(environ []string) map[string]string {
+	env := map[string]string{}
+	for _, pair := range environ {
+		name, value, _ := strings.Cut(pair, "=")
+		if _, again := env[name]; value != "" && !again { // as os.Getenv: the first one counts
+			env[name] = value
+		}
+	}
+	return env
+}
+
+// refuseUnknown knows the variables of the settings and of the command's own
+// flags.
+func (l *loader) refuseUnknown(fs *pflag.FlagSet, env map[string]string) {
+	var known, unknown []string
+	commandFlags(fs, func(f *pflag.Flag) { known = append(known, envOf(f.Name)) })
+	for _, s := range settings {
+		known = append(known, s.env())
+	}
+	for name := range env {
+		if isOurs(name) && !slices.Contains(known, name) && !isServiceLink(name, env) {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	for _, name := range unknown {
+		l.addf("environment", "unknown variable %s%s", quote(name), didYouMean(name, known, "unset it; --help lists the variables"))
+	}
+}
+
+// isOurs is blind to case, so that a variable in lower case is not overlooked.
+func isOurs(name string) bool {
+	return len(name) >= len(envPrefix) && strings.EqualFold(name[:len(envPrefix)], envPrefix)
+}
+
+// isServiceLink reports whether Kubernetes made the variable: into every pod it
+// injects SVIDECAR_SERVICE_HOST, SVIDECAR_PORT_8000_TCP_ADDR and the like for a
+// Service called svidecar, or SVIDECAR_WEBHOOK_… for svidecar-webhook. They are
+// known by the _SERVICE_HOST that always comes with them.
+func isServiceLink(name string, env map[string]string) bool {
+	for _, mark := range []string{"_SERVICE_HOST", "_SERVICE_PORT", "_PORT"} {
+		for at := range len(name) {
+			end := at + len(mark)
+			if !strings.HasPrefix(name[at:], mark) || (end < len(name) && name[end] != '_') {
+				continue
+			}
+			if _, ok := env[name[:at]+"_SERVICE_HOST"]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}

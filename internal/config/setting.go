@@ -1,0 +1,178 @@
+package config
+
+import (
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/svidecar/svidecar/internal/secret"
+)
+
+// envPrefix begins the name of every environment variable that is ours.
+const envPrefix = "SVIDECAR_"
+
+// setting is one row of the table: a value of the Config that has a flag, an
+// environment variable and a YAML key.
+type setting struct {
+	field[Config]
+	def      string   // default as text; empty means none, or derived
+	ambient  []string // variables of azure-workload-identity, outranked by all that is ours
+	flagOnly bool     // has no YAML key
+	usage    string
+	derive   deriveFunc // makes the value when it is not given; nil means none
+}
+
+// deriveFunc makes a value from other settings and names the one it used. An
+// empty value means that the default stays.
+type deriveFunc func(c *Config) (value, from string)
+
+// env is the name of the setting's own environment variable.
+func (s setting) env() string { return envOf(s.name) }
+
+// envOf is the name of the variable that stands for a flag.
+func envOf(flag string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+const (
+	minLifetime     = time.Minute
+	maxLifetime     = time.Hour
+	defaultLifetime = 5 * time.Minute
+)
+
+// settings is the table. Its order is that of --help and of Print. The file to
+// read comes first, and a derived setting after the ones it derives from.
+var settings = []setting{
+	{
+		field: textField("config", func(c *Config) *string { return &c.ConfigFile }, parsePath), flagOnly: true,
+		usage: "YAML `file` with settings, identities and sources",
+	},
+	{
+		field: textField("listen", func(c *Config) *string { return &c.Listen }, parseAddress), def: "127.0.0.1:8000",
+		usage: "`address` that hands out tokens; must be loopback",
+	},
+	{
+		field: boolField("unsafe-listen", func(c *Config) *bool { return &c.UnsafeListen }), def: "false",
+		usage: "let --listen be an address that other machines reach: they can then ask for tokens",
+	},
+	{
+		field: textField("ops-listen", func(c *Config) *string { return &c.OpsListen }, parseAddress), def: "127.0.0.1:8001",
+		usage: "`address` of health and metrics; any address, nothing there is secret",
+	},
+	{
+		field: levelField("log-level", func(c *Config) *slog.Level { return &c.LogLevel }), def: "info",
+		usage: "least `level` that is logged: debug, info, warn or error",
+	},
+	{
+		field: textField("log-format", func(c *Config) *string { return &c.LogFormat }, oneOf("json", "text")), def: "json",
+		usage: "`format` of the log: json or text",
+	},
+	{
+		field: listField("allowed-hosts", func(c *Config) *[]string { return &c.AllowedHosts }, parseHost),
+		usage: "further Host `values` that --listen accepts, separated by commas",
+	},
+	{
+		field: boolField("require-api-version", func(c *Config) *bool { return &c.RequireAPIVersion }), def: "false",
+		usage: "refuse requests on the IMDS path that lack api-version, as the real service does",
+	},
+	{
+		field: headerField("identity-header", func(c *Config) *secret.Value { return &c.IdentityHeader }),
+		usage: "shared `secret` of App Service clients (their IDENTITY_HEADER or MSI_SECRET); other users of this machine can read flags, so prefer --identity-header-file",
+	},
+	{
+		field: textField("identity-header-file", func(c *Config) *string { return &c.IdentityHeaderFile }, parsePath),
+		usage: "`file` that holds the shared secret of App Service clients",
+	},
+	{
+		field: textField("cloud", func(c *Config) *string { return &c.Cloud }, oneOf(cloudNames()...)), def: "public", derive: cloudOfAuthority,
+		usage: "Azure `cloud`: public, usgov or china; if not given, that of a well-known --authority-host",
+	},
+	{
+		field: textField("authority-host", func(c *Config) *string { return &c.AuthorityHost }, parseAuthority), derive: authorityOfCloud,
+		ambient: []string{"AZURE_AUTHORITY_HOST"},
+		usage:   "https `URL` of Microsoft Entra ID; if not given, that of --cloud",
+	},
+	{
+		field: textField("authority-ca-file", func(c *Config) *string { return &c.AuthorityCAFile }, parsePath),
+		usage: "PEM `file` of certificate authorities to trust for --authority-host, beside the system's",
+	},
+	{
+		field: textField("region", func(c *Config) *string { return &c.Region }, parseRegion),
+		usage: "Azure `region` whose token endpoint to use, such as westeurope; if not given, the global one",
+	},
+	{
+		field:   textField("tenant-id", func(c *Config) *string { return &c.TenantID }, parseTenant),
+		ambient: []string{"AZURE_TENANT_ID"},
+		usage:   "`tenant` of the identities: a GUID or a verified domain name",
+	},
+	{
+		field:   textField("client-id", func(c *Config) *string { return &c.ClientID }, parseGUID),
+		ambient: []string{"AZURE_CLIENT_ID"},
+		usage:   "client `id` of the identity that answers requests which name none",
+	},
+	{
+		field: textField("source", func(c *Config) *string { return &c.Source }, oneOf(KindFile, KindLocal)), def: KindFile,
+		usage: "`kind` of source that assertions come from: file (--federated-token-file) or local (--issuer, --subject, --key-file)",
+	},
+	{
+		field:   textField("federated-token-file", func(c *Config) *string { return &c.FederatedTokenFile }, parsePath),
+		ambient: []string{"AZURE_FEDERATED_TOKEN_FILE"},
+		usage:   "projected token `file`, for --source file",
+	},
+	{
+		field: textField("issuer", func(c *Config) *string { return &c.Issuer }, parseIssuer),
+		usage: "https `URL` of the issuer, for --source local",
+	},
+	{
+		field: textField("subject", func(c *Config) *string { return &c.Subject }, parseSubject),
+		usage: "`subject` of the assertions, such as a SPIFFE ID, for --source local",
+	},
+	{
+		field: textField("key-file", func(c *Config) *string { return &c.KeyFile }, parsePath),
+		usage: "`file` of the signing key, for --source local",
+	},
+	{
+		field: durationField("assertion-lifetime", func(c *Config) *time.Duration { return &c.AssertionLifetime }, minLifetime, maxLifetime), def: shortDuration(defaultLifetime),
+		usage: "how long an assertion is valid, 1m to 1h, for --source local",
+	},
+	{
+		field: textField("audience", func(c *Config) *string { return &c.Audience }, parseAudience), derive: audienceOfCloud,
+		usage: "`audience` of the assertions; if not given, that of --cloud",
+	},
+	{
+		field: durationField("exchange-timeout", func(c *Config) *time.Duration { return &c.ExchangeTimeout }, time.Second, 30*time.Second), def: "10s",
+		usage: "bound on one exchange with Microsoft Entra ID, 1s to 30s",
+	},
+	{
+		field: countField("cache-entries", func(c *Config) *int { return &c.CacheEntries }, 1, 1_000_000), def: "4096",
+		usage: "most tokens held at once, 1 to 1000000",
+	},
+	{
+		field: durationField("shutdown-delay", func(c *Config) *time.Duration { return &c.ShutdownDelay }, 0, 5*time.Minute), def: "1s",
+		usage: "how long serving goes on after a signal to stop, 0s to 5m",
+	},
+}
+
+// identityFields are the keys of one entry of identities.
+var identityFields = []field[Identity]{
+	textField("name", func(i *Identity) *string { return &i.Name }, parseName),
+	textField("client-id", func(i *Identity) *string { return &i.ClientID }, parseGUID),
+	textField("tenant-id", func(i *Identity) *string { return &i.TenantID }, parseTenant),
+	textField("object-id", func(i *Identity) *string { return &i.ObjectID }, parseGUID),
+	textField("resource-id", func(i *Identity) *string { return &i.ResourceID }, parseResourceID),
+	boolField("default", func(i *Identity) *bool { return &i.Default }),
+	listField("allowed-resources", func(i *Identity) *[]string { return &i.AllowedResources }, parseResource),
+	textField("source", func(i *Identity) *string { return &i.Source }, parseName),
+}
+
+// sourceFields are the keys of one entry of sources.
+var sourceFields = []field[Source]{
+	textField("name", func(s *Source) *string { return &s.Name }, parseName),
+	textField("kind", func(s *Source) *string { return &s.Kind }, oneOf(KindFile, KindLocal)),
+	textField("path", func(s *Source) *string { return &s.Path }, parsePath),
+	textField("issuer", func(s *Source) *string { return &s.Issuer }, parseIssuer),
+	textField("subject", func(s *Source) *string { return &s.Subject }, parseSubject),
+	textField("key-file", func(s *Source) *string { return &s.KeyFile }, parsePath),
+	durationField("lifetime", func(s *Source) *time.Duration { return &s.Lifetime }, minLifetime, maxLifetime),
+	textField("audience", func(s *Source) *string { return &s.Audience }, parseAudience),
+}
