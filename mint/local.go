@@ -1,0 +1,269 @@
+package mint
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/cryptosigner"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/svidecar/svidecar/internal/secret"
+)
+
+const (
+	defaultLifetime = 5 * time.Minute
+	minLifetime     = time.Minute
+	maxLifetime     = time.Hour
+	skew            = 30 * time.Second // nbf lies this far before iat: Entra's clock may be behind ours
+	patience        = time.Second      // for the signer, while the assertion we hold is still good
+	lastUse         = 10 * time.Second // of life that an assertion needs to reach Entra
+	jtiBytes        = 16
+)
+
+// LocalConfig configures [NewLocal].
+type LocalConfig struct {
+	// Signer holds the RSA key, 2,048 to 4,096 bits, and signs PKCS #1 v1.5 with
+	// SHA-256. It must be safe for concurrent use, and may be remote and slow.
+	// Required.
+	Signer crypto.Signer
+
+	// Issuer is the iss claim, verbatim: an https URL of at most 600 printable
+	// ASCII characters, with a host, and without user, query, fragment,
+	// percent-encoding, or empty or dot segments. One trailing slash is kept, and
+	// counts: Entra compares byte for byte. Required.
+	Issuer string
+
+	// Subject is the sub claim: a SPIFFE ID with a path, at most 600 characters.
+	// Required.
+	Subject string
+
+	// Audience is the aud claim, 1 to 600 printable ASCII characters, as the
+	// cloud wants it (api://AzureADTokenExchange). Required.
+	Audience string
+
+	// Lifetime is exp minus iat: whole seconds, 1 min to 1 h. Zero means 5 min.
+	Lifetime time.Duration
+}
+
+// Local is a source of assertions signed here: JWT-SVIDs with RS256. One is
+// minted and handed out until half of its life is over. A Local is safe for
+// concurrent use; callers that need a new one at the same time share it.
+type Local struct {
+	cfg    LocalConfig
+	public *rsa.PublicKey
+	jose   jose.Signer
+
+	held   atomic.Pointer[Assertion]
+	flight singleflight.Group
+}
+
+// NewLocal checks cfg. It signs nothing.
+func NewLocal(cfg LocalConfig) (*Local, error) {
+	if cfg.Lifetime == 0 {
+		cfg.Lifetime = defaultLifetime
+	}
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	public, err := rsaPublic(cfg.Signer.Public())
+	if err != nil {
+		return nil, fmt.Errorf("mint: LocalConfig.Signer: %w", err)
+	}
+	signer, err := joseSigner(cfg.Signer, public)
+	if err != nil {
+		return nil, fmt.Errorf("mint: LocalConfig.Signer: %w", err)
+	}
+	return &Local{cfg: cfg, public: public, jose: signer}, nil
+}
+
+func (cfg LocalConfig) check() error {
+	if cfg.Signer == nil {
+		return errors.New("mint: LocalConfig.Signer is required")
+	}
+	if _, err := issuerURL(cfg.Issuer); err != nil {
+		return fmt.Errorf("mint: LocalConfig.Issuer: %w", err)
+	}
+	if err := checkSubject(cfg.Subject); err != nil {
+		return fmt.Errorf("mint: LocalConfig.Subject: %w", err)
+	}
+	if err := checkValue(cfg.Audience); err != nil {
+		return fmt.Errorf("mint: LocalConfig.Audience: %w", err)
+	}
+	if cfg.Lifetime < minLifetime || cfg.Lifetime > maxLifetime || cfg.Lifetime%time.Second != 0 {
+		return fmt.Errorf("mint: LocalConfig.Lifetime: %v is not a whole number of seconds between %v and %v", cfg.Lifetime, minLifetime, maxLifetime)
+	}
+	return nil
+}
+
+func checkSubject(subject string) error {
+	if err := checkValue(subject); err != nil {
+		return err
+	}
+	id, err := spiffeid.FromString(subject)
+	if err != nil {
+		return fmt.Errorf("%q is not a SPIFFE ID: %w", subject, err)
+	}
+	if id.Path() == "" {
+		return fmt.Errorf("%q names a trust domain and no workload: add a path, as in spiffe://example.org/app", subject)
+	}
+	return nil
+}
+
+// checkValue holds what a federated credential can match: Entra takes at most
+// 600 characters of issuer, subject and audience each.
+func checkValue(s string) error {
+	switch {
+	case s == "":
+		return errors.New("required")
+	case len(s) > maxValue:
+		return fmt.Errorf("%d characters long; Entra takes at most %d", len(s), maxValue)
+	case strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return fmt.Errorf("%q has a character that is not printable ASCII", s)
+	}
+	return nil
+}
+
+// joseSigner makes headers of exactly alg, kid and typ: JWT-SVID, section 2,
+// allows no others, and Entra wants all three (typ JWT, kid present).
+func joseSigner(signer crypto.Signer, public *rsa.PublicKey) (jose.Signer, error) {
+	kid, err := KeyID(public)
+	if err != nil {
+		return nil, err
+	}
+	opts := new(jose.SignerOptions).WithType("JWT").WithHeader("kid", kid)
+	return jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: cryptosigner.Opaque(signer)}, opts)
+}
+
+// Public returns the key that verifies this source's assertions.
+func (l *Local) Public() crypto.PublicKey { return l.public }
+
+// Assertion returns the assertion in use, or mints one when half of its life is
+// over. If the signer then fails, or takes longer than a second, the old one
+// serves until 10 s before its end, and the signer is asked again by each call. Without one the caller waits for the signer
+// until ctx is done; the signing goes on for those who still want it.
+//
+// A refusal is an [*Error]; one for a context that is done matches its cause.
+func (l *Local) Assertion(ctx context.Context) (Assertion, error) {
+	if ctx.Err() != nil {
+		return Assertion{}, fmt.Errorf("mint: sign an assertion: %w", context.Cause(ctx))
+	}
+	now, held := time.Now(), l.held.Load()
+	if held.fresh(now) {
+		return held.clone(), nil
+	}
+	if !held.usable(now) {
+		return l.renew(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if renewed, err := l.renew(ctx); err == nil {
+		return renewed, nil
+	}
+	return held.clone(), nil
+}
+
+// renew waits for the one signing under way, or starts it.
+func (l *Local) renew(ctx context.Context) (Assertion, error) {
+	// At most one goroutine per Local outlives its callers, and ends when the
+	// signer answers: crypto.Signer takes no context.
+	done := l.flight.DoChan("", func() (any, error) {
+		if held := l.held.Load(); held.fresh(time.Now()) {
+			return held, nil
+		}
+		minted, err := l.mint()
+		if err != nil {
+			return nil, err
+		}
+		l.held.Store(minted)
+		return minted, nil
+	})
+	select {
+	case r := <-done:
+		if r.Err != nil {
+			return Assertion{}, r.Err
+		}
+		return r.Val.(*Assertion).clone(), nil
+	case <-ctx.Done():
+		return Assertion{}, fmt.Errorf("mint: sign an assertion: %w", context.Cause(ctx))
+	}
+}
+
+// mint signs a new assertion and reads it back: a remote signer may answer with
+// another key than the one it showed.
+func (l *Local) mint() (*Assertion, error) {
+	raw, err := jwt.Signed(l.jose).Claims(l.claims(time.Now())).Serialize()
+	if err != nil {
+		return nil, signError(err, true, "the signer answered: "+foreignText(err)+"; check that the key is reachable and allowed to sign")
+	}
+	token, err := jwt.ParseSigned(raw, []jose.SignatureAlgorithm{jose.RS256})
+	if err != nil {
+		panic("mint: internal error: a token made here does not parse")
+	}
+	var std jwt.Claims
+	if err := token.Claims(l.public, &std); err != nil {
+		return nil, signError(err, false, "the signature does not fit the signer's public key; the key may have been replaced: restart with the new one")
+	}
+	claims, err := claimsOf(token.Headers[0], std)
+	if err != nil {
+		return nil, signError(err, true, "this machine's clock is far off: set it")
+	}
+	return &Assertion{Value: secret.New(raw), Claims: claims}, nil
+}
+
+func (l *Local) claims(now time.Time) jwt.Claims {
+	issued := now.Truncate(time.Second)
+	return jwt.Claims{
+		Issuer:    l.cfg.Issuer,
+		Subject:   l.cfg.Subject,
+		Audience:  jwt.Audience{l.cfg.Audience},
+		IssuedAt:  jwt.NewNumericDate(issued),
+		NotBefore: jwt.NewNumericDate(issued.Add(-skew)),
+		Expiry:    jwt.NewNumericDate(issued.Add(l.cfg.Lifetime)),
+		ID:        tokenID(),
+	}
+}
+
+func tokenID() string {
+	var id [jtiBytes]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	return base64.RawURLEncoding.EncodeToString(id[:])
+}
+
+func signError(cause error, temporary bool, problem string) *Error {
+	return &Error{text: "mint: sign an assertion: " + problem, temporary: temporary, cause: cause}
+}
+
+// fresh reports whether now lies in the first half of the life of a, which may
+// be nil. Times in claims have no monotonic reading, so that a clock set back
+// counts: Entra would refuse an assertion from the future.
+func (a *Assertion) fresh(now time.Time) bool {
+	if a == nil {
+		return false
+	}
+	life := a.Claims.Expiry.Sub(a.Claims.IssuedAt)
+	return !now.Before(a.Claims.NotBefore) && now.Before(a.Claims.IssuedAt.Add(life/2))
+}
+
+// usable reports whether a, which may be nil, can still be redeemed.
+func (a *Assertion) usable(now time.Time) bool {
+	return a != nil && !now.Before(a.Claims.NotBefore) && now.Add(lastUse).Before(a.Claims.Expiry)
+}
+
+// clone keeps a caller from changing what the next one gets.
+func (a *Assertion) clone() Assertion {
+	out := *a
+	out.Claims.Audience = slices.Clone(a.Claims.Audience)
+	return out
+}
