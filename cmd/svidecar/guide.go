@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/svidecar/svidecar/internal/config"
+	"github.com/svidecar/svidecar/internal/emulation"
+)
+
+// direct are the addresses that must never be asked through a proxy: the
+// request carries the secret, and the reply the token.
+const direct = "127.0.0.1,localhost,169.254.169.254"
+
+// guide tells people and programs where everything is.
+type guide struct {
+	cfg    *config.Config
+	cloud  *emulation.Emulation
+	url    string // of the token listener
+	opsURL string
+}
+
+// variable is one that managed-identity clients read.
+type variable struct{ name, value string }
+
+// variables point every SDK that has a choice at the sidecar: App Service's
+// pair, its older pair, the host that stands for 169.254.169.254, and
+// Terraform's own.
+func (g guide) variables() []variable {
+	endpoint, header := g.url+"/msi/token", g.cfg.IdentityHeader.Reveal()
+	return []variable{
+		{"IDENTITY_ENDPOINT", endpoint},
+		{"IDENTITY_HEADER", header},
+		{"MSI_ENDPOINT", endpoint},
+		{"MSI_SECRET", header},
+		{"AZURE_POD_IDENTITY_AUTHORITY_HOST", g.url},
+		{"ARM_MSI_ENDPOINT", g.url + "/metadata/identity/oauth2/token"},
+		{"NO_PROXY", direct},
+		{"no_proxy", direct},
+	}
+}
+
+// print says how to ask for a token and how to point an app here.
+func (g guide) print(w io.Writer) {
+	set := "export %s=%s\n"
+	if runtime.GOOS == "windows" {
+		set = "$env:%s = '%s'\n"
+	}
+	fmt.Fprintf(w, `svidecar dev is ready. Ask for a token:
+
+  curl -H Metadata:true '%s/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net'
+
+Point an app here, or let "svidecar dev -- COMMAND" do it:
+
+`, g.url)
+	for _, v := range g.variables() {
+		fmt.Fprintf(w, "  "+set, v.name, v.value)
+	}
+	fmt.Fprintf(w, `
+identity   client id %s, tenant %s
+assertion  issuer %s, subject %s
+emulator   %s (controls: %s)
+health     %s/readyz and /metrics
+
+Tokens are signed by the emulator and work nowhere else. Ctrl-C ends it.
+
+`, g.cloud.ClientID, g.cloud.TenantID, g.cloud.Issuer, emulation.Subject, g.cloud.Entra.URL(), g.cloud.Admin, g.opsURL)
+}
+
+// misleading variables would send an SDK past the sidecar, or to a protocol
+// that is not served.
+var misleading = []string{"AZURE_FEDERATED_TOKEN_FILE", "IDENTITY_SERVER_THUMBPRINT", "IMDS_ENDPOINT"}
+
+// environment is ours with the variables set and the misleading ones gone.
+func (g guide) environment(environ []string) []string {
+	gone := slices.Clone(misleading)
+	for _, v := range g.variables() {
+		gone = append(gone, v.name)
+	}
+	environ = slices.DeleteFunc(slices.Clone(environ), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		return slices.ContainsFunc(gone, func(v string) bool { return same(v, name) })
+	})
+	for _, v := range g.variables() {
+		environ = append(environ, v.name+"="+v.value)
+	}
+	return environ
+}
+
+// same compares names of variables, which Windows does without regard to case.
+func same(a, b string) bool {
+	return a == b || runtime.GOOS == "windows" && strings.EqualFold(a, b)
+}
+
+// runCommand runs the user's command; once ctx ends it is asked to end too, and
+// after 10 s made to.
+func (g guide) runCommand(ctx context.Context, args []string) error {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = g.environment(os.Environ())
+	cmd.Cancel = func() error {
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			return cmd.Process.Kill() // Windows has no such signal
+		}
+		return nil
+	}
+	cmd.WaitDelay = 10 * time.Second
+	err := cmd.Run()
+	var ended *exec.ExitError
+	if errors.As(err, &ended) {
+		return exitCode(max(ended.ExitCode(), 1)) // -1 if it died by a signal
+	}
+	if err != nil {
+		return fmt.Errorf("dev: running %q: %w", args[0], err)
+	}
+	return nil
+}

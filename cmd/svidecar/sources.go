@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+
+	"github.com/svidecar/svidecar/exchange"
+	"github.com/svidecar/svidecar/internal/config"
+	"github.com/svidecar/svidecar/mint"
+)
+
+// asserter is a source of assertions.
+type asserter interface {
+	Assertion(ctx context.Context) (mint.Assertion, error)
+}
+
+// sources says where each identity's assertions come from.
+type sources struct {
+	byName     map[string]asserter
+	byIdentity map[identity]asserter
+	fallback   asserter // of identities that are not listed; may be nil if all are
+}
+
+// identity is a key without its scope.
+type identity struct{ tenant, clientID string }
+
+func (s sources) of(key exchange.Key) asserter {
+	if a, ok := s.byIdentity[identity{key.Tenant, key.ClientID}]; ok {
+		return a
+	}
+	return s.fallback
+}
+
+func newSources(cfg *config.Config) (sources, error) {
+	made := sources{byName: map[string]asserter{}, byIdentity: map[identity]asserter{}}
+	for _, src := range cfg.Sources {
+		a, err := newSource(src)
+		if err != nil {
+			return sources{}, fmt.Errorf("source %q: %w", src.Name, err)
+		}
+		made.byName[src.Name] = a
+	}
+	for _, id := range cfg.Identities {
+		made.byIdentity[identity{id.TenantID, id.ClientID}] = made.byName[id.Source]
+	}
+	made.fallback = made.byName[cfg.DefaultSource()]
+	return made, nil
+}
+
+func newSource(src config.Source) (asserter, error) {
+	if src.Kind == config.KindFile {
+		return mint.NewFile(mint.FileConfig{Path: src.Path})
+	}
+	key, err := mint.LoadKey(src.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	return mint.NewLocal(mint.LocalConfig{
+		Signer: key, Issuer: src.Issuer, Subject: src.Subject, Audience: src.Audience, Lifetime: src.Lifetime,
+	})
+}
+
+// checkSources asks each source once, so that what can only be mended by a
+// person is known at the start and not from the first app that fails.
+func (sc *sidecar) checkSources(ctx context.Context) error {
+	for _, name := range slices.Sorted(maps.Keys(sc.sources.byName)) {
+		assertion, err := sc.sources.byName[name].Assertion(ctx)
+		var temporary interface{ Temporary() bool }
+		switch {
+		case err == nil:
+			sc.log.Info("source is ready", "source", name, "assertion", assertion.Claims.String())
+		case errors.As(err, &temporary) && temporary.Temporary():
+			sc.log.Warn("source has no assertion yet", "source", name, slog.String("error", err.Error()))
+		default:
+			return fmt.Errorf("source %q: %w", name, err)
+		}
+	}
+	return nil
+}
