@@ -66,12 +66,12 @@ func notInPath(r rune) bool {
 // guardHost keeps pages in a browser that resolve their own name to this
 // address (DNS rebinding) from being served.
 func (s *Server) guardHost(hostport string) *imds.Refusal {
+	hostport = strings.ToLower(hostport)
 	host := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
 		host = h
 	}
-	host = strings.ToLower(host)
-	if host == "localhost" || s.hosts[host] {
+	if host == "localhost" || s.hosts[host] || s.hosts[hostport] {
 		return nil
 	}
 	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))

@@ -37,8 +37,8 @@ type Config struct {
 	// IdentityHeader is the secret that App Service requests carry. If it
 	// is empty every such request is refused with 401.
 	IdentityHeader secret.Value
-	// AllowedHosts are accepted in the Host header, without port, beside
-	// loopback names and addresses and 169.254.169.254.
+	// AllowedHosts are accepted in the Host header, beside loopback names
+	// and addresses and 169.254.169.254. One without a port goes for all.
 	AllowedHosts []string
 	// RequireAPIVersion refuses IMDS requests without api-version, as the
 	// real service does and aad-pod-identity did not.

@@ -76,6 +76,8 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		// "OPTIONS *" goes through the guard like everything else.
+		DisableGeneralOptionsHandler: true,
 		// A connection that sends nothing or rubbish is a probe, not an
 		// error.
 		ErrorLog: slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),

@@ -1,0 +1,93 @@
+# Needs Go (the version in go.mod), bash and git; gcc for the race detector.
+# Everything else is fetched by the go command, at the versions named here.
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.8.0
+SYSTEMS     = linux darwin windows
+MACHINES    = amd64 arm64
+
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS    = -s -w -X main.release=$(VERSION)
+FUZZTIME  ?= 10s
+BENCHTIME ?= 1s
+TESTFLAGS ?=
+E2EFLAGS  ?= -timeout 30m
+
+# The race detector needs cgo, which the go command turns off without a C compiler.
+RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+
+.PHONY: build cross test lint vuln fuzz bench e2e cover latest clean
+
+# Static binaries that any two machines build alike.
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/...
+
+# Every system and machine compiles; nothing is kept.
+cross:
+	@for os in $(SYSTEMS); do for arch in $(MACHINES); do \
+	  echo "go build $$os/$$arch"; \
+	  CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -trimpath -o /dev/null ./cmd/... || exit 1; \
+	done; done
+
+test:
+ifeq ($(RACE),)
+	@echo '*** NO C COMPILER: the race detector is OFF; data races will NOT be found ***' >&2
+endif
+	go test $(RACE) -shuffle=on $(TESTFLAGS) ./...
+
+lint:
+	@fmt=$$(gofmt -l .); if [ -n "$$fmt" ]; then echo "gofmt -w these:" $$fmt >&2; exit 1; fi
+	go mod tidy -diff
+	@for os in $(SYSTEMS); do for arch in $(MACHINES); do \
+	  echo "go vet $$os/$$arch"; \
+	  CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go vet -tags e2e ./... || exit 1; \
+	done; done
+	go run $(STATICCHECK) -tags e2e ./...
+
+# A found vulnerability fails. A database out of reach does not: the next run
+# finds it, and an offline machine can still build.
+vuln:
+	@if out=$$(go run $(GOVULNCHECK) ./... 2>&1); then echo "$$out"; \
+	elif grep -q 'fetching vulnerabilities: .*\(dial\|lookup\|timeout\|refused\|Forbidden\)' <<<"$$out"; then \
+	  echo "$$out" >&2; \
+	  echo '*** THE VULNERABILITY DATABASE IS OUT OF REACH: NOTHING WAS CHECKED ***' >&2; \
+	else echo "$$out" >&2; exit 1; fi
+
+# Each fuzz test alone, for FUZZTIME. go test -list prints the names of a
+# package before the line that names it.
+fuzz:
+	@list=$$(go test -list '^Fuzz' ./... | awk '/^Fuzz/ { name[n++] = $$1 } \
+	  /^(ok|\?)/ { for (i = 0; i < n; i++) print $$2, name[i]; n = 0 }'); \
+	[ -n "$$list" ] || { echo 'no fuzz test found' >&2; exit 1; }; \
+	while read -r pkg name; do \
+	  echo "fuzz $$pkg $$name"; \
+	  go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null || exit 1; \
+	done <<<"$$list"
+
+# Only the packages that have benchmarks.
+bench:
+	@dirs=$$(find . -name '*_test.go' -not -path '*/testdata/*' -exec grep -l '^func Benchmark' {} + | xargs -r dirname | sort -u); \
+	[ -n "$$dirs" ] || { echo 'no benchmark found' >&2; exit 1; }; \
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $$dirs
+
+e2e:
+	@[ -d e2e ] || { echo 'make e2e: there is no e2e package yet' >&2; exit 1; }
+	go test -tags e2e -count=1 $(E2EFLAGS) ./e2e/...
+
+cover:
+	go test -coverprofile=coverage.out -coverpkg=./... ./...
+	go tool cover -func=coverage.out | tail -n 1
+
+# The tests on the newest dependencies, in a copy. internal/arch is left out: its
+# lists describe the dependencies that we ship.
+latest:
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	git ls-files -co --exclude-standard -z | tar -c --null -T - -f - | tar -x -C "$$tmp" -f -; \
+	cd "$$tmp" && go get -u -t ./... && go mod tidy && \
+	go test $$(go list ./... | grep -v /internal/arch$$)
+
+clean:
+	rm -rf bin coverage.out

@@ -1,0 +1,107 @@
+package arch_test
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// stage is one FROM of a Dockerfile with the instructions that decide what runs.
+type stage struct {
+	name, from       string
+	user, entrypoint string
+}
+
+var numericUser = regexp.MustCompile(`^[1-9][0-9]*(:[1-9][0-9]*)?$`)
+
+// checkDockerfile wants an image for each binary, made from nothing, run by a
+// numbered user other than root, and the sidecar's image as the default.
+func checkDockerfile(tr *tree) (bad []string) {
+	stages := parseDockerfile(string(tr.all["Dockerfile"]))
+	if len(stages) == 0 {
+		return []string{"Dockerfile: no stage found"}
+	}
+	if last := stages[len(stages)-1]; last.name != "svidecar" {
+		bad = append(bad, fmt.Sprintf("Dockerfile: the last stage is %q, want svidecar", last.name))
+	}
+	for _, p := range tr.packages() {
+		if path.Dir(p.dir) != "cmd" {
+			continue
+		}
+		if fault := checkImage(stages, path.Base(p.dir)); fault != "" {
+			bad = append(bad, fmt.Sprintf("Dockerfile: %s: %s", path.Base(p.dir), fault))
+		}
+	}
+	return bad
+}
+
+func checkImage(stages []stage, binary string) (fault string) {
+	s, ok := resolve(stages, binary)
+	switch {
+	case !ok:
+		return "no stage of that name"
+	case s.from != "scratch":
+		return fmt.Sprintf("made from %q, want scratch", s.from)
+	case !numericUser.MatchString(s.user):
+		return fmt.Sprintf("runs as %q, want a number other than 0", s.user)
+	case s.entrypoint != `["/`+binary+`"]`:
+		return fmt.Sprintf(`starts %s, want ["/%s"]`, s.entrypoint, binary)
+	}
+	return ""
+}
+
+// parseDockerfile reads stages in order. It knows no line continuation: none of
+// the instructions it looks for needs one.
+func parseDockerfile(text string) (stages []stage) {
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		if len(words) < 2 {
+			continue
+		}
+		rest := strings.Join(words[1:], " ")
+		if words[0] == "FROM" {
+			stages = append(stages, parseFrom(words[1:]))
+			continue
+		}
+		if len(stages) == 0 {
+			continue
+		}
+		switch last := &stages[len(stages)-1]; words[0] {
+		case "USER":
+			last.user = rest
+		case "ENTRYPOINT":
+			last.entrypoint = rest
+		}
+	}
+	return stages
+}
+
+func parseFrom(words []string) (s stage) {
+	words = slices.DeleteFunc(words, func(w string) bool { return strings.HasPrefix(w, "--") })
+	if len(words) > 0 {
+		s.from = words[0]
+	}
+	if len(words) == 3 && strings.EqualFold(words[1], "AS") {
+		s.name = words[2]
+	}
+	return s
+}
+
+// resolve gives the stage called name with what it inherits from the stages it
+// is built on.
+func resolve(stages []stage, name string) (stage, bool) {
+	i := slices.IndexFunc(stages, func(s stage) bool { return s.name == name })
+	if i < 0 {
+		return stage{}, false
+	}
+	s := stages[i]
+	if base, ok := resolve(stages[:i], s.from); ok {
+		s.from = base.from
+		s.user = cmp.Or(s.user, base.user)
+		s.entrypoint = cmp.Or(s.entrypoint, base.entrypoint)
+	}
+	return s, true
+}
