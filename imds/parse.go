@@ -70,7 +70,7 @@ func (r *Request) add(pair string, seen map[string]bool) error {
 	}
 	value, err := url.QueryUnescape(rawValue)
 	if err != nil {
-		return refuse(InvalidRequest, "the parameter %q has a malformed %%-escape", clip(name))
+		return refuse(InvalidRequest, "a parameter's value has a malformed %%-escape")
 	}
 	switch name = strings.ToLower(name); name {
 	case "resource":
@@ -131,13 +131,4 @@ func isURIText(s string) bool {
 		}
 	}
 	return true
-}
-
-// clip bounds text from a client that is quoted back to it.
-func clip(s string) string {
-	const most = 64
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
 }

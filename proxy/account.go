@@ -19,7 +19,7 @@ func level(o imds.Outcome) slog.Level {
 		return slog.LevelDebug
 	case imds.Unavailable, imds.Throttled:
 		return slog.LevelWarn
-	case imds.UnauthorizedClient, imds.InvalidResource, imds.NoAssertion, imds.Internal:
+	case imds.Internal:
 		return slog.LevelError
 	default:
 		return slog.LevelInfo
@@ -29,7 +29,11 @@ func level(o imds.Outcome) slog.Level {
 // account writes the request's one log line and counts it.
 func (s *Server) account(r *http.Request, c *call, took time.Duration) {
 	s.metrics.observe(c.protocol, c.outcome, took)
+	var failed *exchange.Error
 	at := level(c.outcome)
+	if errors.As(c.err, &failed) && !failed.Kind.Temporary() {
+		at = slog.LevelError // it stays so until someone mends it
+	}
 	if !s.cfg.Logger.Enabled(r.Context(), at) {
 		return
 	}
@@ -37,17 +41,17 @@ func (s *Server) account(r *http.Request, c *call, took time.Duration) {
 		slog.String("outcome", c.outcome.String()),
 		slog.Int("status", c.outcome.Status()),
 		slog.String("protocol", c.protocol.String()),
-		slog.String("method", clip(r.Method)),
-		slog.String("path", clip(c.path)),
+		slog.String("method", shown(r.Method)),
+		slog.String("path", shownPath(c.path)),
 		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
 		slog.String("remote", r.RemoteAddr),
-		slog.String("user_agent", clip(r.UserAgent())),
+		slog.String("user_agent", shownPath(r.UserAgent())),
 	}
 	if c.key != (exchange.Key{}) {
 		attrs = append(attrs,
 			slog.String("client_id", c.key.ClientID),
 			slog.String("tenant_id", c.key.Tenant),
-			slog.String("scope", c.key.Scope))
+			slog.String("scope", shownPath(c.key.Scope)))
 	}
 	s.cfg.Logger.LogAttrs(r.Context(), at, "request", append(attrs, c.failure()...)...)
 }
@@ -68,11 +72,26 @@ func (c *call) failure() []slog.Attr {
 	return attrs
 }
 
-// clip bounds what a client chose before it goes into a log line.
-func clip(s string) string {
-	const most = 200
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
+// shown bounds what a client chose before it goes into a log line. No part that
+// we know how to read is longer than a GUID by much; what is may be a token that
+// ended up in the wrong place.
+func shown(part string) string {
+	const most = 64
+	if len(part) > most {
+		return strings.ToValidUTF8(part[:most/4], "") + "…"
 	}
-	return s
+	return part
+}
+
+// shownPath is shown for each part between slashes, and for few parts.
+func shownPath(path string) string {
+	const most = 12
+	parts := strings.Split(path, "/")
+	if len(parts) > most {
+		parts = append(parts[:most], "…")
+	}
+	for i := range parts {
+		parts[i] = shown(parts[i])
+	}
+	return strings.Join(parts, "/")
 }

@@ -30,7 +30,7 @@ const (
 	msiTarget  = "/msi/token?api-version=2019-08-01&resource=https://vault.azure.net"
 	metadata   = "Metadata: true\r\n"
 	identity   = "X-IDENTITY-HEADER: " + header + "\r\n"
-	bearer     = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
+	bearer     = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eCJ9.c2lnbmF0dXJl"
 )
 
 // fakeTokens stands for the exchange and remembers which keys it was asked for.
@@ -40,6 +40,8 @@ type fakeTokens struct {
 	err  error
 	hold chan struct{} // if set, Token waits for it
 	boom bool
+	// arrived, if set, is told of each call; it must have room.
+	arrived chan struct{}
 }
 
 func (f *fakeTokens) Token(ctx context.Context, key exchange.Key) (exchange.Token, error) {
@@ -47,6 +49,9 @@ func (f *fakeTokens) Token(ctx context.Context, key exchange.Key) (exchange.Toke
 	f.keys = append(f.keys, key)
 	err, hold, boom := f.err, f.hold, f.boom
 	f.mu.Unlock()
+	if f.arrived != nil {
+		f.arrived <- struct{}{}
+	}
 	if boom {
 		panic("boom")
 	}
@@ -214,4 +219,14 @@ func (r reply) field(t *testing.T, name string) string {
 	}
 	value, _ := fields[name].(string)
 	return value
+}
+
+func dial(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
 }
