@@ -10,6 +10,8 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo de
 LDFLAGS    = -s -w -X main.release=$(VERSION)
 FUZZTIME  ?= 10s
 BENCHTIME ?= 1s
+# Each benchmark once is a check that all of them work: the same for the processes.
+BENCHFLAGS ?= $(if $(filter 1x,$(BENCHTIME)),-short)
 TESTFLAGS ?=
 E2EFLAGS  ?= -timeout 30m
 
@@ -67,11 +69,13 @@ fuzz:
 	  go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null || exit 1; \
 	done <<<"$$list"
 
-# Only the packages that have benchmarks.
-bench:
+# The packages that have benchmarks, then whole processes. docs/benchmarks.md says
+# how to read it; BENCHFLAGS='-write docs/benchmarks.md' puts the table there.
+bench: build
 	@dirs=$$(find . -name '*_test.go' -not -path '*/testdata/*' -exec grep -l '^func Benchmark' {} + | xargs -r dirname | sort -u); \
 	[ -n "$$dirs" ] || { echo 'no benchmark found' >&2; exit 1; }; \
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $$dirs
+	go run ./e2e/bench $(BENCHFLAGS)
 
 e2e:
 	@[ -d e2e ] || { echo 'make e2e: there is no e2e package yet' >&2; exit 1; }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -272,12 +273,23 @@ func TestAssertionStaysOnTheAuthority(t *testing.T) {
 	thief := start(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		t.Errorf("the assertion went to another host: %s %s", r.Method, r.URL.Path)
 	}))
-	var authority *httptest.Server
+	var (
+		authority *httptest.Server
+		mended    atomic.Bool
+	)
 	authority = start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			fmt.Fprint(w, `{"token_type":"Bearer","expires_in":3600,"access_token":"x"}`)
+			return
+		}
+		endpoint := thief.URL
+		if mended.Load() {
+			endpoint = authority.URL
+		}
 		_ = json.NewEncoder(w).Encode(map[string]string{
 			"issuer":                 authority.URL + "/" + emulation.TenantID + "/v2.0",
 			"authorization_endpoint": authority.URL + "/authorize",
-			"token_endpoint":         thief.URL + "/token",
+			"token_endpoint":         endpoint + "/token",
 		})
 	}))
 	e, err := exchange.NewEntra(exchange.EntraConfig{Authority: authority.URL, Roots: cloud.CA.Pool(), Assertion: assertionsOf(cloud, nil)})
@@ -288,6 +300,27 @@ func TestAssertionStaysOnTheAuthority(t *testing.T) {
 	_, err = e.Redeem(t.Context(), vaultKey)
 	if failed := failure(t, err); failed.Kind != exchange.Unavailable || !strings.Contains(failed.Cause, "another host") {
 		t.Errorf("error = %v, want one that says another host", err)
+	}
+	mended.Store(true) // a bad document is not remembered
+	if _, err := e.Redeem(t.Context(), vaultKey); err != nil {
+		t.Errorf("after the document was mended: %v", err)
+	}
+}
+
+// TestRedirectIsNotFollowed, not even on the authority: the assertion goes where
+// it was meant to go, or nowhere.
+func TestRedirectIsNotFollowed(t *testing.T) {
+	cloud := startCloud(t)
+	e := newEntra(t, cloud, nil)
+	if err := cloud.Entra.SetFault(vault, entratest.Fault{Redirect: cloud.Entra.URL() + "/elsewhere"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := e.Redeem(t.Context(), vaultKey)
+	if failed := failure(t, err); failed.Kind != exchange.Unavailable {
+		t.Errorf("error = %v, want Unavailable", err)
+	}
+	if calls := cloud.Entra.Calls(); calls.Requests != 2 {
+		t.Errorf("%d requests, want 2: discovery and one exchange", calls.Requests)
 	}
 }
 

@@ -262,6 +262,28 @@ func TestThousandColdCallersShareOneExchange(t *testing.T) {
 	})
 }
 
+// TestInstantExchangeIsShared: a caller who missed just before the shared
+// exchange ended does not begin a second one.
+func TestInstantExchangeIsShared(t *testing.T) {
+	a := &authority{}
+	s := newSource(t, a, exchange.Config{})
+	for round := range 20 {
+		key, begin := keyOf(fmt.Sprint(round)), make(chan struct{})
+		var callers sync.WaitGroup
+		for range 200 {
+			callers.Go(func() {
+				<-begin
+				mustToken(t, s, key)
+			})
+		}
+		close(begin)
+		callers.Wait()
+		if got := a.count(key); got != 1 {
+			t.Fatalf("round %d: %d exchanges, want 1", round, got)
+		}
+	}
+}
+
 func TestCallerWhoGivesUpFailsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &authority{takes: time.Second}

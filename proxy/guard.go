@@ -22,9 +22,6 @@ func (s *Server) guard(r *http.Request) (path string, refusal *imds.Refusal) {
 	if refusal == nil {
 		refusal = guardHeaders(r.Header)
 	}
-	if refusal == nil {
-		refusal = guardBody(r)
-	}
 	return path, refusal
 }
 
@@ -105,9 +102,9 @@ func guardHeaders(h http.Header) *imds.Refusal {
 	return nil
 }
 
-// guardBody refuses a body, which no route takes: two servers could disagree
-// on where it ends.
-func guardBody(r *http.Request) *imds.Refusal {
+// requireNoBody refuses a body, which no token route takes: two servers could
+// disagree on where it ends.
+func requireNoBody(r *http.Request) *imds.Refusal {
 	if r.ContentLength != 0 {
 		return invalid("the request has a body: send parameters in the query")
 	}

@@ -84,6 +84,10 @@ func TestGuardRefuses(t *testing.T) {
 		{"health", "GET /readyz HTTP/1.1\r\n" + good, 404, "serves"},
 		{"metrics", "GET /metrics HTTP/1.1\r\n" + good, 404, "serves"},
 		{"IMDSv2 probe", "GET /metadata/identity/getplatformmetadata HTTP/1.1\r\n" + good, 403, "not served"},
+		{"IMDSv2 probe, POST", "POST /metadata/identity/getplatformmetadata HTTP/1.1\r\n" + good + "Content-Length: 2\r\n\r\n{}", 403, "not served"},
+		{"IMDSv2 issue with a body", "POST /metadata/identity/issuecredential HTTP/1.1\r\n" + good + "Content-Length: 2\r\n\r\n{}", 403, "not served"},
+		{"IMDSv2 issue, GET", "GET /metadata/identity/issuecredential HTTP/1.1\r\n" + good, 403, "not served"},
+		{"body on App Service", "GET " + msiTarget + " HTTP/1.1\r\n" + good + identity + "Content-Length: 1\r\n\r\nx", 400, "body"},
 		{"IMDSv2 issue", "POST /metadata/identity/issuecredential HTTP/1.1\r\n" + good + "Content-Length: 0\r\n", 403, "not served"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -19,10 +19,10 @@ import (
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second
-	writeTimeout      = 30 * time.Second // over the longest exchange
+	writeTimeout      = 40 * time.Second // over the longest exchange, 30 s
 	idleTimeout       = 2 * time.Minute
 	maxHeader         = 16 << 10 // net/http adds 4 KiB of its own
-	drainTimeout      = 20 * time.Second
+	drainTimeout      = 40 * time.Second
 )
 
 // Run serves tokens and health until ctx ends, then drains: the listener stays

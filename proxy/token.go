@@ -62,8 +62,8 @@ func (s *Server) routes() chi.Router {
 	r.Get(appServicePath, s.appServiceToken)
 	// Clients of the second IMDS version probe for it. 400 would mean that
 	// it is there; 404 is retried.
-	r.Get("/metadata/identity/getplatformmetadata", refuseIMDSv2)
-	r.Post("/metadata/identity/issuecredential", refuseIMDSv2)
+	r.HandleFunc("/metadata/identity/getplatformmetadata", refuseIMDSv2)
+	r.HandleFunc("/metadata/identity/issuecredential", refuseIMDSv2)
 	r.NotFound(notServed)
 	r.MethodNotAllowed(wrongMethod)
 	return r
@@ -91,6 +91,10 @@ func (s *Server) appServiceToken(w http.ResponseWriter, r *http.Request) {
 
 // token parses, decides, fetches and writes.
 func (s *Server) token(c *call, r *http.Request) {
+	if refusal := requireNoBody(r); refusal != nil {
+		c.fail(refusal)
+		return
+	}
 	req, err := imds.ParseRequest(c.protocol, r.URL.RawQuery)
 	if err == nil {
 		err = s.checkVersion(req)
@@ -106,12 +110,14 @@ func (s *Server) token(c *call, r *http.Request) {
 		c.fail(err)
 		return
 	}
+	now := time.Now()
 	c.err = imds.WriteToken(c.ResponseWriter, req, imds.Token{
 		Value:     token.Value,
 		ClientID:  c.key.ClientID,
 		NotBefore: token.NotBefore,
-		ExpiresOn: token.ExpiresOn,
-	}, time.Now())
+		// By the clock that the client reads, even if it was set back.
+		ExpiresOn: now.Add(token.Left(now)),
+	}, now)
 }
 
 func (s *Server) checkVersion(req imds.Request) error {

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/svidecar/svidecar/internal/secret"
 )
 
 // display is how much of a bearer value a command prints.
@@ -20,17 +22,16 @@ func (d *display) register(fs *pflag.FlagSet, what string) {
 	fs.BoolVar(&d.raw, "raw", false, "print the "+what+" itself, which is a secret")
 }
 
-// print shows the value, its claims or a summary. Reveal is a method value, so
-// that the bytes are fetched on the line that writes them and nowhere before.
-func (d display) print(w io.Writer, reveal func() string, summary func(io.Writer) error) error {
+// print shows the value, its claims or a summary.
+func (d display) print(w io.Writer, value secret.Value, summary func(io.Writer) error) error {
 	switch {
 	case d.raw && d.claims:
 		return errors.New("--raw and --claims exclude each other")
 	case d.raw:
-		_, err := fmt.Fprintln(w, reveal())
+		_, err := fmt.Fprintln(w, value.Reveal())
 		return err
 	case d.claims:
-		return printClaims(w, reveal())
+		return printClaims(w, value.Reveal())
 	default:
 		return summary(w)
 	}

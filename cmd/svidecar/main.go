@@ -11,8 +11,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-
-	"github.com/spf13/cobra"
 )
 
 func main() {
@@ -44,21 +42,4 @@ func run(ctx context.Context, args []string) int {
 		fmt.Fprintf(os.Stderr, "svidecar: %s\n", strings.TrimSpace(line))
 	}
 	return 1
-}
-
-func rootCommand() *cobra.Command {
-	root := &cobra.Command{
-		Use:   "svidecar",
-		Short: "Managed identity anywhere: a local credential sidecar for Microsoft Entra ID",
-		Long: `svidecar answers managed-identity requests of unmodified apps. It takes a
-JWT-SVID or a Kubernetes service-account token, redeems it at Microsoft Entra ID
-as a federated client assertion, and replies as the real endpoint would.
-
-Start with "svidecar dev": it needs no account and no configuration.`,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Args:          cobra.NoArgs,
-	}
-	root.AddCommand(serveCommand(), devCommand(), tokenCommand(), mintCommand(), waitCommand(), versionCommand())
-	return root
 }

@@ -44,7 +44,7 @@ reads it can be this workload until it expires.`,
 			if err != nil {
 				return err
 			}
-			return show.print(cmd.OutOrStdout(), assertion.Value.Reveal, func(w io.Writer) error {
+			return show.print(cmd.OutOrStdout(), assertion.Value, func(w io.Writer) error {
 				_, err := fmt.Fprintln(w, assertion.Claims)
 				return err
 			})

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/svidecar/svidecar/exchange"
 	"github.com/svidecar/svidecar/internal/config"
@@ -73,6 +74,10 @@ func (sc *sidecar) checkSources(ctx context.Context) error {
 		switch {
 		case err == nil:
 			sc.log.Info("source is ready", "source", name, "assertion", assertion.Claims.String())
+			if !slices.Contains(assertion.Claims.Audience, sc.cfg.Audience) {
+				sc.log.Warn("the assertion's audience is not the cloud's: Entra refuses it unless the federated credential says so too",
+					"source", name, "audience", strings.Join(assertion.Claims.Audience, ", "), "expected", sc.cfg.Audience)
+			}
 		case errors.As(err, &temporary) && temporary.Temporary():
 			sc.log.Warn("source has no assertion yet", "source", name, slog.String("error", err.Error()))
 		default:

@@ -27,6 +27,7 @@ func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
+		Long:  "Print the version of svidecar, that of Go it was built with, and the system.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "svidecar %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)

@@ -3,11 +3,7 @@ package main
 import (
 	"context"
 	"crypto/x509"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
-	"os"
 
 	"github.com/svidecar/svidecar/exchange"
 	"github.com/svidecar/svidecar/internal/config"
@@ -100,80 +96,4 @@ func (sc *sidecar) newServer() (*proxy.Server, error) {
 		Logger:            sc.log,
 		Version:           version(),
 	})
-}
-
-func listenBoth(ctx context.Context, cfg *config.Config) (tokens, ops net.Listener, err error) {
-	if tokens, err = listen(ctx, "listen", cfg.Listen); err != nil {
-		return nil, nil, err
-	}
-	if ops, err = listen(ctx, "ops-listen", cfg.OpsListen); err != nil {
-		return nil, nil, errors.Join(err, tokens.Close())
-	}
-	return tokens, ops, nil
-}
-
-func listen(ctx context.Context, setting, address string) (net.Listener, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("--%s: cannot listen on %s: %w; stop what uses it, or choose another address", setting, address, cause(err))
-	}
-	return l, nil
-}
-
-// cause cuts the operations that net puts before an error of the system.
-func cause(err error) error {
-	var call *os.SyscallError
-	if errors.As(err, &call) {
-		return call.Err
-	}
-	return err
-}
-
-// authorityRoots adds the certificates in the file to the system's.
-func authorityRoots(path string) (*x509.CertPool, error) {
-	if path == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("--authority-ca-file: %w", err)
-	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		roots = x509.NewCertPool()
-	}
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--authority-ca-file: %s holds no PEM certificate", path)
-	}
-	return roots, nil
-}
-
-// newPolicy lists the configured identities. Without a list, AZURE_CLIENT_ID is
-// the default and any other client id of the tenant may be asked for, as with
-// azure-workload-identity's sidecar.
-func newPolicy(cfg *config.Config) (*proxy.Policy, error) {
-	pc := proxy.PolicyConfig{Default: -1}
-	for i, id := range cfg.Identities {
-		if id.Default {
-			pc.Default = i
-		}
-		pc.Identities = append(pc.Identities, proxy.Identity{
-			ClientID: id.ClientID, Tenant: id.TenantID, ObjectID: id.ObjectID, ResourceID: id.ResourceID, Resources: id.AllowedResources,
-		})
-	}
-	if cfg.Identities == nil {
-		pc.AnyClientTenant = cfg.TenantID
-		if cfg.ClientID != "" {
-			pc.Identities, pc.Default = []proxy.Identity{{ClientID: cfg.ClientID, Tenant: cfg.TenantID}}, 0
-		}
-	}
-	return proxy.NewPolicy(pc)
-}
-
-func newLogger(cfg *config.Config) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
-	if cfg.LogFormat == "text" {
-		return slog.New(slog.NewTextHandler(os.Stderr, opts))
-	}
-	return slog.New(slog.NewJSONHandler(os.Stderr, opts))
 }

@@ -40,9 +40,6 @@ func TestTreeKeepsRules(t *testing.T) {
 			}
 		})
 	}
-	for _, long := range cmdLines(tr, cmdLinesWish) {
-		t.Log(long)
-	}
 }
 
 // TestGoSeesTheSamePackages holds our walk against the go command's, so that no

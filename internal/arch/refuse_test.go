@@ -256,14 +256,17 @@ var (
 var page []byte
 `,
 			"imds/a_test.go":       "package imds_test\nvar update = flag.Bool(\"update\", false, \"\")",
-			"cmd/svidecar/main.go": "package main\nvar version string",
+			"cmd/svidecar/main.go": "package main\nvar release string",
 		},
 	},
 
 	{
 		name: "long command", rule: "command length",
-		files: map[string]string{"cmd/svidecar/serve.go": "package main\n" + lines(120), "proxy/a.go": "package proxy\n" + lines(500)},
-		want:  []string{"cmd/svidecar/serve.go: 121 lines, want at most 120"},
+		files: map[string]string{
+			"cmd/svidecar/serve.go": "package main\nfunc f() *cobra.Command {\n" + lines(59) + "}\n",
+			"cmd/svidecar/wire.go":  "package main\n" + lines(120), "proxy/a.go": "package proxy\n" + lines(500),
+		},
+		want: []string{"cmd/svidecar/serve.go: 62 lines, want at most 60", "cmd/svidecar/wire.go: 121 lines, want at most 120"},
 	},
 	{
 		name: "command of the limit", rule: "command length",

@@ -111,7 +111,7 @@ type Source struct {
 	KeyFile  string        // KindLocal
 	Lifetime time.Duration // KindLocal; zero for others
 
-	Audience string // what the assertion's aud is (KindLocal) or must be (KindFile)
+	Audience string // what the assertion's aud is (KindLocal), or should be (KindFile)
 }
 
 // Default returns a Config in which every setting has its default value. It is

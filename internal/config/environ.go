@@ -19,10 +19,18 @@ func environment(environ []string) map[string]string {
 	return env
 }
 
-// refuseUnknown knows the variables of the settings and of the command's own
-// flags.
+// commandVariables stand for the flags of single commands that are no settings.
+// All commands know them, so that one environment serves all.
+var commandVariables = []string{
+	"SVIDECAR_CLAIMS", "SVIDECAR_PRINT_CONFIG", "SVIDECAR_RAW", "SVIDECAR_RESOURCE", "SVIDECAR_SOURCE_NAME", "SVIDECAR_TIMEOUT",
+}
+
+// CommandVariables returns the variables of flags that are no settings.
+func CommandVariables() []string { return slices.Clone(commandVariables) }
+
+// refuseUnknown knows the variables of the settings and of all commands' flags.
 func (l *loader) refuseUnknown(fs *pflag.FlagSet, env map[string]string) {
-	var known, unknown []string
+	known, unknown := CommandVariables(), []string(nil)
 	commandFlags(fs, func(f *pflag.Flag) { known = append(known, envOf(f.Name)) })
 	for _, s := range settings {
 		known = append(known, s.env())

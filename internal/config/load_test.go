@@ -273,7 +273,8 @@ func TestCommandFlagsHaveVariables(t *testing.T) {
 		{"variable", []string{"SVIDECAR_TIMEOUT=5s"}, nil, 5 * time.Second, ""},
 		{"flag outranks variable", []string{"SVIDECAR_TIMEOUT=5s"}, []string{"--timeout=7s"}, 7 * time.Second, ""},
 		{"bad variable", []string{"SVIDECAR_TIMEOUT=soon"}, nil, 0, `timeout (from env SVIDECAR_TIMEOUT): "soon" is not a duration`},
-		{"another command's variable", []string{"SVIDECAR_RESOURCE=x"}, nil, time.Second, `unknown variable "SVIDECAR_RESOURCE"`},
+		{"another command's variable", []string{"SVIDECAR_RESOURCE=x"}, nil, time.Second, ""},
+		{"no command's variable", []string{"SVIDECAR_RESOURCES=x"}, nil, time.Second, `unknown variable "SVIDECAR_RESOURCES"; did you mean "SVIDECAR_RESOURCE"?`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := load(tt.environ, tt.args...)

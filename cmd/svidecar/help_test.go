@@ -1,0 +1,48 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// commands are ours, without those that cobra adds.
+func commands(t *testing.T) []*cobra.Command {
+	t.Helper()
+	all := rootCommand().Commands()
+	if len(all) == 0 {
+		t.Fatal("no commands")
+	}
+	return all
+}
+
+func TestCommandsExplainThemselves(t *testing.T) {
+	for _, cmd := range append(commands(t), rootCommand()) {
+		if cmd.Short == "" || strings.HasSuffix(cmd.Short, ".") {
+			t.Errorf("%s: Short is %q, want a line without a full stop", cmd.Name(), cmd.Short)
+		}
+		if !strings.HasSuffix(strings.TrimSpace(cmd.Long), ".") {
+			t.Errorf("%s: Long is %q, want sentences", cmd.Name(), cmd.Long)
+		}
+		for line := range strings.Lines(cmd.Long) {
+			if len(line) > 90 || strings.TrimRight(line, " \n") != strings.TrimRight(line, "\n") {
+				t.Errorf("%s: Long has the line %q", cmd.Name(), line)
+			}
+		}
+	}
+}
+
+// TestFlagsNameTheirVariables: whatever can be given as a flag can be given in a
+// manifest's env, and --help says by which name.
+func TestFlagsNameTheirVariables(t *testing.T) {
+	for _, cmd := range commands(t) {
+		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			want := "(env SVIDECAR_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+			if f.Name != "help" && !strings.Contains(f.Usage, want) {
+				t.Errorf("%s --%s: the usage %q does not name its variable: want %q", cmd.Name(), f.Name, f.Usage, want)
+			}
+		})
+	}
+}

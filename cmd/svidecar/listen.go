@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/svidecar/svidecar/internal/config"
+)
+
+func listenBoth(ctx context.Context, cfg *config.Config) (tokens, ops net.Listener, err error) {
+	if tokens, err = listen(ctx, "listen", cfg.Listen); err != nil {
+		return nil, nil, err
+	}
+	if ops, err = listen(ctx, "ops-listen", cfg.OpsListen); err != nil {
+		return nil, nil, errors.Join(err, tokens.Close())
+	}
+	return tokens, ops, nil
+}
+
+func listen(ctx context.Context, setting, address string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("--%s: cannot listen on %s: %w; stop what uses it, or choose another address", setting, address, cause(err))
+	}
+	return l, nil
+}
+
+// cause cuts the operations that net puts before an error of the system.
+func cause(err error) error {
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		return call.Err
+	}
+	return err
+}
