@@ -179,7 +179,7 @@ func fromTransport(err error) *Error {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return unavailable("the authority host refuses the connection", "check the network path, HTTPS_PROXY and NO_PROXY")
 	case errors.As(err, &dial), errors.As(err, &broken), errors.Is(err, io.ErrUnexpectedEOF):
-		return unavailable("the connection to Entra failed", "check the network path to the authority host; it is retried")
+		return unavailable("the connection to Entra failed", "check the network path to the authority host, and HTTPS_PROXY if a proxy stands in between; it is retried")
 	default:
 		return unavailable("Entra's reply could not be read", "look for a proxy in between; it is retried")
 	}

@@ -33,6 +33,7 @@ func dev(ctx context.Context, cfg *config.Config, command []string) error {
 	if err != nil {
 		return err
 	}
+	sc.warnOfReach(tokens.Addr())
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	served := make(chan error, 1)

@@ -22,11 +22,17 @@ func (d *display) register(fs *pflag.FlagSet, what string) {
 	fs.BoolVar(&d.raw, "raw", false, "print the "+what+" itself, which is a secret")
 }
 
+// check refuses what excludes each other, before anything is asked for.
+func (d display) check() error {
+	if d.raw && d.claims {
+		return errors.New("--raw and --claims exclude each other: give one")
+	}
+	return nil
+}
+
 // print shows the value, its claims or a summary.
 func (d display) print(w io.Writer, value secret.Value, summary func(io.Writer) error) error {
 	switch {
-	case d.raw && d.claims:
-		return errors.New("--raw and --claims exclude each other")
 	case d.raw:
 		_, err := fmt.Fprintln(w, value.Reveal())
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 
 	"github.com/svidecar/svidecar/internal/config"
@@ -28,11 +29,17 @@ func listen(ctx context.Context, setting, address string) (net.Listener, error) 
 	return l, nil
 }
 
-// cause cuts the operations that net puts before an error of the system.
+// cause cuts the operations that net and http put before an error.
 func cause(err error) error {
-	var call *os.SyscallError
-	if errors.As(err, &call) {
+	var (
+		call   *os.SyscallError
+		asking *url.Error
+	)
+	switch {
+	case errors.As(err, &call):
 		return call.Err
+	case errors.As(err, &asking):
+		return asking.Err
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -25,8 +26,8 @@ equal byte for byte. The assertion itself is printed only with --raw: whoever
 reads it can be this workload until it expires.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := config.Load(cmd.Flags(), os.Environ())
-			if err != nil {
+			cfg, err := config.LoadSources(cmd.Flags(), os.Environ())
+			if err = errors.Join(err, show.check()); err != nil {
 				return err
 			}
 			made, err := newSources(cfg)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -20,8 +21,8 @@ func oneToken(ctx context.Context, cfg *config.Config, resource string) (exchang
 	}
 	defer sc.close()
 	req, err := imds.ParseRequest(imds.IMDS, url.Values{"resource": {resource}}.Encode())
-	if err != nil {
-		return exchange.Key{}, exchange.Token{}, fmt.Errorf("--resource: %w", err)
+	if refusal := new(imds.Refusal); errors.As(err, &refusal) {
+		return exchange.Key{}, exchange.Token{}, fmt.Errorf("--resource: %s", refusal.Description)
 	}
 	key, err := sc.policy.Resolve(req)
 	if err != nil {

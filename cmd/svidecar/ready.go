@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -24,10 +25,14 @@ func waitReady(ctx context.Context, url string) error {
 	defer client.CloseIdleConnections()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	last := errors.New("no answer")
 	for {
-		last := ask(ctx, client, url)
-		if last == nil {
+		err := ask(ctx, client, url)
+		if err == nil {
 			return nil
+		}
+		if ctx.Err() == nil { // else it says only that time is up
+			last = err
 		}
 		select {
 		case <-tick.C:

@@ -26,6 +26,10 @@ import (
 	"github.com/svidecar/svidecar/mint"
 )
 
+// quickExit, as GORACE, keeps the race detector from waiting a second at the end
+// of each process that these tests start.
+const quickExit = "atexit_sleep_ms=0"
+
 // TestScript runs each file of testdata/script.
 func TestScript(t *testing.T) {
 	const dir = "testdata/script"
@@ -35,6 +39,10 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("GORACE", quickExit)
+			return nil
+		},
 		Condition: func(name string) (bool, error) {
 			if name != "root" {
 				return false, errors.New("unknown condition")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 
@@ -23,7 +24,7 @@ print whose it is and how long it lives. The token itself is printed only with
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(cmd.Flags(), os.Environ())
-			if err != nil {
+			if err = errors.Join(err, show.check()); err != nil {
 				return err
 			}
 			key, token, err := oneToken(cmd.Context(), cfg, resource)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"log/slog"
+	"net"
 
 	"github.com/svidecar/svidecar/exchange"
 	"github.com/svidecar/svidecar/internal/config"
@@ -79,10 +80,15 @@ func (sc *sidecar) serve(ctx context.Context) error {
 	}
 	sc.log.Info("serving", "version", version(), "tokens", tokens.Addr().String(), "ops", ops.Addr().String(),
 		"authority", sc.cfg.AuthorityHost, "identities", len(sc.cfg.Identities), "app_service", !sc.cfg.IdentityHeader.IsZero())
-	if sc.cfg.UnsafeListen {
-		sc.log.Warn("unsafe-listen is on: whoever reaches this address can ask for tokens", "tokens", tokens.Addr().String())
-	}
+	sc.warnOfReach(tokens.Addr())
 	return server.Run(ctx, tokens, ops)
+}
+
+// warnOfReach says what --unsafe-listen means, at each start.
+func (sc *sidecar) warnOfReach(addr net.Addr) {
+	if sc.cfg.UnsafeListen {
+		sc.log.Warn("unsafe-listen is on: whoever reaches this address can ask for tokens", "tokens", addr.String())
+	}
 }
 
 func (sc *sidecar) newServer() (*proxy.Server, error) {

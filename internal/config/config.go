@@ -162,6 +162,21 @@ func LoadPart(fs *pflag.FlagSet, environ []string) (*Config, error) {
 	return l.cfg, nil
 }
 
+// LoadSources is LoadPart for a command that needs Sources too.
+func LoadSources(fs *pflag.FlagSet, environ []string) (*Config, error) {
+	l := newLoader()
+	l.collect(fs, environ)
+	if err := l.err(); err != nil {
+		return nil, err
+	}
+	l.derive()
+	l.checkSources()
+	if err := l.err(); err != nil {
+		return nil, err
+	}
+	return l.cfg, nil
+}
+
 // DefaultSource names the source of requests that no identity of the list
 // decides: the one made from the top-level settings, else the only one. It is
 // empty if there are several and none is [DefaultSourceName]; Load allows that only
