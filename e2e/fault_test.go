@@ -14,12 +14,12 @@ import (
 // TestAppSeesEntrasCode: what only a person can mend reaches the app's error at
 // once, by name, through every client and protocol.
 func TestAppSeesEntrasCode(t *testing.T) {
-	const code = "AADSTS700213"
+	const code = "AADSTS700016"
 	for way, credential := range azidentityWays {
 		for name, id := range map[string]azidentity.ManagedIDKind{"system": nil, "user": azidentity.ClientID(sidecar.clientID)} {
 			t.Run("azidentity/"+way+"/"+name, func(t *testing.T) {
 				resource := unique("refused-azidentity-" + way + "-" + name)
-				setFault(t, resource, `{"aadsts":700213}`)
+				setFault(t, resource, `{"aadsts":700016}`)
 				cred := credential(t, id)
 				began := time.Now()
 				_, err := ask(t, cred, resource)
@@ -30,7 +30,7 @@ func TestAppSeesEntrasCode(t *testing.T) {
 	for way, connect := range msalWays {
 		t.Run("msal/"+way, func(t *testing.T) {
 			resource := unique("refused-msal-" + way)
-			setFault(t, resource, `{"aadsts":700213}`)
+			setFault(t, resource, `{"aadsts":700016}`)
 			client := connect(t, managedidentity.SystemAssigned())
 			began := time.Now()
 			_, err := client.AcquireToken(t.Context(), resource)

@@ -49,14 +49,14 @@ func classify(err error, sent secret.Value) *Error {
 // fromSource keeps the text of the mint's errors, which are made to be shown.
 func fromSource(err error) *Error {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return unavailable("the source of assertions did not answer in time", "check the source (`svidecar mint`)")
+		return &Error{Kind: Unavailable, Cause: "the source of assertions did not answer in time", Fix: "check the source (`svidecar mint`)", local: true}
 	}
 	kind := NoAssertion
 	var temporary interface{ Temporary() bool }
 	if errors.As(err, &temporary) && temporary.Temporary() {
 		kind = Unavailable
 	}
-	return &Error{Kind: kind, Cause: err.Error()}
+	return &Error{Kind: kind, Cause: err.Error(), local: true}
 }
 
 // entraError is Entra's error JSON, as far as it is used.
@@ -168,7 +168,7 @@ func fromTransport(err error) *Error {
 	case errors.Is(err, context.Canceled):
 		return unavailable("the exchange was stopped", "svidecar is shutting down; ask again")
 	case errors.As(err, &dns):
-		return unavailable(fmt.Sprintf("the authority host %q cannot be resolved", dns.Name), "check DNS, and the authority host's spelling")
+		return unavailable(fmt.Sprintf("the name %q cannot be resolved", dns.Name), "check DNS, and the spelling of the authority host, or of the proxy in HTTPS_PROXY")
 	case errors.As(err, &authority):
 		return unavailable("the authority's certificate is signed by an unknown authority",
 			"if a proxy inspects TLS, give its CA by --authority-ca-file")
@@ -188,16 +188,32 @@ func fromTransport(err error) *Error {
 // Entra's own Retry-After may be a minute; longer ones are taken as that.
 const maxRetryAfter = 2 * time.Minute
 
+// retryAfter reads seconds or a date (RFC 9110 section 10.2.3).
 func retryAfter(header string) time.Duration {
+	if at, err := http.ParseTime(header); err == nil {
+		return min(max(time.Until(at), 0), maxRetryAfter)
+	}
 	seconds, err := strconv.Atoi(header)
 	if err != nil || seconds < 0 {
 		return 0
 	}
-	return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+	return time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
 }
 
-// jwtLike matches what could be (a part of) a token: a long run of base64url.
-var jwtLike = regexp.MustCompile(`[A-Za-z0-9_\-.]{100,}|eyJ[A-Za-z0-9_\-.]*`)
+// word matches a run of the characters that tokens are made of.
+var word = regexp.MustCompile(`[A-Za-z0-9_\-.]+`)
+
+// withoutTokens strikes out what could be a token, or a part of one: a long word,
+// or one in which a JSON object begins, in base64.
+func withoutTokens(text string) string {
+	const long = 100
+	return word.ReplaceAllStringFunc(text, func(w string) string {
+		if len(w) >= long || strings.Contains(w, "eyJ") {
+			return secret.Redacted
+		}
+		return w
+	})
+}
 
 var guidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
@@ -209,7 +225,7 @@ func clean(description string, sent secret.Value) string {
 	if !sent.IsZero() {
 		line = strings.ReplaceAll(line, sent.Reveal(), secret.Redacted)
 	}
-	line = jwtLike.ReplaceAllString(line, secret.Redacted)
+	line = withoutTokens(line)
 	line = strings.Join(strings.Fields(strings.Map(printable, line)), " ")
 	if len(line) > most {
 		line = strings.ToValidUTF8(line[:most], "") + "…"

@@ -46,6 +46,7 @@ type EntraConfig struct {
 type Entra struct {
 	cfg       EntraConfig
 	authority string // without a trailing slash
+	transport *guarded
 	client    *http.Client
 }
 
@@ -61,40 +62,79 @@ func NewEntra(cfg EntraConfig) (*Entra, error) {
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("exchange: authority host %q is not an https URL without a path, such as %s", cfg.Authority, PublicAuthority)
 	}
+	transport := newTransport(u, cfg.Roots, cfg.Region)
 	return &Entra{
 		cfg:       cfg,
 		authority: "https://" + u.Host,
-		client:    newHTTPClient(u, cfg.Roots, cfg.Region),
+		transport: transport,
+		client: &http.Client{
+			Transport:     transport,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
 	}, nil
 }
 
-// Close drops idle connections.
-func (e *Entra) Close() { e.client.CloseIdleConnections() }
+// Close drops idle connections. Redeem must not be called after it.
+func (e *Entra) Close() { e.transport.close() }
 
-// Redeem is a RedeemFunc. Its error is always an *Error.
+// Redeem is a RedeemFunc. Its error is always an *Error. An assertion that Entra
+// finds outside its validity is replaced by a fresh one, once.
 //
 // MSAL's client is made anew for each exchange, so that its cache, which scans,
 // never evicts and coalesces nothing, stays empty; what would make that dear,
 // the discovery document, is remembered by the transport.
 func (e *Entra) Redeem(ctx context.Context, key Key) (Token, error) {
+	token, err := e.redeem(ctx, key, false)
+	if err != nil && err.class() == stale {
+		token, err = e.redeem(ctx, key, true)
+	}
+	if err != nil {
+		return Token{}, err
+	}
+	return token, nil
+}
+
+func (e *Entra) redeem(ctx context.Context, key Key, fresh bool) (Token, *Error) {
 	var sent secret.Value
-	client, err := e.msal(key, &sent)
+	client, err := e.msal(key, fresh, &sent)
 	if err != nil {
 		return Token{}, &Error{Kind: BadRequest, Cause: "client id and tenant make no valid request", Fix: "check client id and tenant id"}
 	}
 	start := time.Now()
 	res, err := client.AcquireTokenByCredential(ctx, []string{key.Scope})
 	if err != nil {
-		return Token{}, classify(err, sent)
+		failed := classify(err, sent)
+		failed.Cause += e.skewed(failed)
+		return Token{}, failed
 	}
 	return accept(res, start)
 }
 
+// Skew is how far Entra's clock is ahead of this machine's, to about a second,
+// by the Date of its last reply; zero if none has come.
+func (e *Entra) Skew() time.Duration { return e.transport.skew() }
+
+// maxSkew is the difference that no assertion of five minutes should fail on.
+const maxSkew = 30 * time.Second
+
+// skewed explains a failure that has to do with time by the clocks, if they
+// differ.
+func (e *Entra) skewed(failed *Error) string {
+	skew := e.Skew().Round(time.Second)
+	if failed.class() != stale || skew.Abs() < maxSkew {
+		return ""
+	}
+	if skew > 0 {
+		return fmt.Sprintf("; this machine's clock is %v behind Entra's", skew)
+	}
+	return fmt.Sprintf("; this machine's clock is %v ahead of Entra's", -skew)
+}
+
 // msal makes a client for one exchange. Sent receives the assertion, for
 // striking it out of what comes back.
-func (e *Entra) msal(key Key, sent *secret.Value) (confidential.Client, error) {
+func (e *Entra) msal(key Key, fresh bool, sent *secret.Value) (confidential.Client, error) {
 	callback := func(ctx context.Context, _ confidential.AssertionRequestOptions) (string, error) {
-		assertion, err := e.cfg.Assertion(ctx, key)
+		assertion, err := e.cfg.Assertion(ctx, key, fresh)
 		if err != nil {
 			return "", &assertionError{err}
 		}
@@ -113,7 +153,7 @@ func (e *Entra) msal(key Key, sent *secret.Value) (confidential.Client, error) {
 }
 
 // accept checks what Entra issued before anything relies on it.
-func accept(res confidential.AuthResult, start time.Time) (Token, error) {
+func accept(res confidential.AuthResult, start time.Time) (Token, *Error) {
 	// MSAL counts the life from when it read the reply; counting from
 	// before the request was sent errs on the safe side.
 	life := time.Until(res.ExpiresOn).Round(time.Second)
@@ -130,6 +170,10 @@ func accept(res confidential.AuthResult, start time.Time) (Token, error) {
 // isTokenText reports whether s has only characters that a bearer token may
 // have (RFC 6750 section 2.1), so that it needs no escaping anywhere.
 func isTokenText(s string) bool {
+	const most = 64 << 10 // real ones are a few KiB
+	if len(s) > most {
+		return false
+	}
 	for i := range len(s) {
 		c := s[i]
 		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,7 +39,7 @@ func startCloud(t *testing.T) *emulation.Emulation {
 // assertionsOf adapts the cloud's source and remembers what was sent, so that
 // tests can look for it where it must not be.
 func assertionsOf(cloud *emulation.Emulation, sent *sync.Map) exchange.AssertionFunc {
-	return func(ctx context.Context, _ exchange.Key) (secret.Value, error) {
+	return func(ctx context.Context, _ exchange.Key, _ bool) (secret.Value, error) {
 		a, err := cloud.Source.Assertion(ctx)
 		if err == nil && sent != nil {
 			sent.Store(a.Value.Reveal(), true)
@@ -67,7 +68,7 @@ func failure(t *testing.T, err error) *exchange.Error {
 }
 
 func TestNewEntraRefuses(t *testing.T) {
-	assertion := func(context.Context, exchange.Key) (secret.Value, error) { return secret.Value{}, nil }
+	assertion := func(context.Context, exchange.Key, bool) (secret.Value, error) { return secret.Value{}, nil }
 	for name, cfg := range map[string]exchange.EntraConfig{
 		"no assertion": {},
 		"http":         {Assertion: assertion, Authority: "http://login.example"},
@@ -196,7 +197,9 @@ func TestRedeemUnderFaults(t *testing.T) {
 	}{
 		{"429 of Entra's", entratest.Fault{Status: 429, RetryAfter: "17"}, exchange.Throttled, 17 * time.Second},
 		{"429 without Retry-After", entratest.Fault{Status: 429}, exchange.Throttled, 0},
-		{"429 with a date", entratest.Fault{Status: 429, RetryAfter: "Wed, 21 Oct 2099 07:28:00 GMT"}, exchange.Throttled, 0},
+		{"429 with a date", entratest.Fault{Status: 429, RetryAfter: "Wed, 21 Oct 2099 07:28:00 GMT"}, exchange.Throttled, 2 * time.Minute},
+		{"429 with a date gone by", entratest.Fault{Status: 429, RetryAfter: "Wed, 21 Oct 2015 07:28:00 GMT"}, exchange.Throttled, 0},
+		{"429 beyond counting", entratest.Fault{Status: 429, RetryAfter: "9223372037"}, exchange.Throttled, 2 * time.Minute},
 		{"429 with a day", entratest.Fault{Status: 429, RetryAfter: "86400"}, exchange.Throttled, 2 * time.Minute},
 		{"500 of a gateway", entratest.Fault{Status: 500}, exchange.Unavailable, 0},
 		{"502 of a gateway", entratest.Fault{Status: 502, RetryAfter: "3"}, exchange.Unavailable, 3 * time.Second},
@@ -375,7 +378,7 @@ func TestRedeemKeepsTheSourcesWords(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e, err := exchange.NewEntra(exchange.EntraConfig{Authority: cloud.Entra.URL(), Roots: cloud.CA.Pool(),
-				Assertion: func(context.Context, exchange.Key) (secret.Value, error) { return secret.Value{}, tt.err }})
+				Assertion: func(context.Context, exchange.Key, bool) (secret.Value, error) { return secret.Value{}, tt.err }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -383,6 +386,88 @@ func TestRedeemKeepsTheSourcesWords(t *testing.T) {
 			_, err = e.Redeem(t.Context(), vaultKey)
 			if failed := failure(t, err); failed.Kind != tt.kind || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("error = %v of kind %v, want %v that says %q", err, failed.Kind, tt.kind, tt.says)
+			}
+		})
+	}
+}
+
+// TestFreshAssertion: an assertion that Entra finds outside its validity is
+// replaced once.
+func TestFreshAssertion(t *testing.T) {
+	cloud := startCloud(t)
+	for _, tt := range []struct {
+		name   string
+		times  int
+		kind   exchange.Kind
+		tokens int
+		fresh  int
+	}{{"once", 1, 0, 2, 1}, {"again", 0, exchange.Refused, 2, 1}} {
+		t.Run(tt.name, func(t *testing.T) {
+			var fresh atomic.Int32
+			e, err := exchange.NewEntra(exchange.EntraConfig{Authority: cloud.Entra.URL(), Roots: cloud.CA.Pool(),
+				Assertion: func(ctx context.Context, _ exchange.Key, another bool) (secret.Value, error) {
+					if another {
+						fresh.Add(1)
+					}
+					a, err := cloud.Source.Assertion(ctx)
+					return a.Value, err
+				}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			cloud.Entra.ResetCalls()
+			if err := cloud.Entra.SetFault(vault, entratest.Fault{AADSTS: 700024, Times: tt.times}); err != nil {
+				t.Fatal(err)
+			}
+			_, err = e.Redeem(t.Context(), vaultKey)
+			if kindOf(err) != tt.kind || cloud.Entra.Calls().Token != tt.tokens || int(fresh.Load()) != tt.fresh {
+				t.Errorf("Redeem = %v after %d exchanges with %d fresh assertions; want kind %v, %d, %d", err, cloud.Entra.Calls().Token, fresh.Load(), tt.kind, tt.tokens, tt.fresh)
+			}
+		})
+	}
+}
+
+// TestSkewIsExplained: where the clocks differ, an error that has to do with
+// time says by how much.
+func TestSkewIsExplained(t *testing.T) {
+	cloud := startCloud(t)
+	cert, err := cloud.CA.Certificate("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		ahead time.Duration
+		says  string
+	}{{10 * time.Minute, "clock is 10m0s behind Entra's"}, {-10 * time.Minute, "clock is 10m0s ahead of Entra's"}, {0, ""}} {
+		t.Run(tt.ahead.String(), func(t *testing.T) {
+			var authority *httptest.Server
+			authority = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Date", time.Now().Add(tt.ahead).UTC().Format(http.TimeFormat))
+				if r.Method == http.MethodPost {
+					w.WriteHeader(http.StatusUnauthorized)
+					fmt.Fprint(w, `{"error":"invalid_client","error_description":"AADSTS700024: x","error_codes":[700024]}`)
+					return
+				}
+				_ = json.NewEncoder(w).Encode(map[string]string{
+					"issuer": authority.URL + "/t/v2.0", "authorization_endpoint": authority.URL + "/a", "token_endpoint": authority.URL + "/token",
+				})
+			}))
+			authority.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+			authority.StartTLS()
+			defer authority.Close()
+			e, err := exchange.NewEntra(exchange.EntraConfig{Authority: authority.URL, Roots: cloud.CA.Pool(), Assertion: assertionsOf(cloud, nil)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			_, err = e.Redeem(t.Context(), vaultKey)
+			text := regexp.MustCompile(`(9m59s|10m1s)`).ReplaceAllString(err.Error(), "10m0s")
+			if !strings.Contains(text, "AADSTS700024") || strings.Contains(text, "clock is") != (tt.says != "") || !strings.Contains(text, tt.says) {
+				t.Errorf("error = %v, want %q in it", err, tt.says)
+			}
+			if off := e.Skew() - tt.ahead; off.Abs() > 2*time.Second {
+				t.Errorf("Skew() = %v, want about %v", e.Skew(), tt.ahead)
 			}
 		})
 	}

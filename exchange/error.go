@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -53,9 +54,25 @@ type Error struct {
 	Detail string
 	// TraceID is what Microsoft's support asks for; may be empty.
 	TraceID string
-	// RetryAfter is what Entra asked for; zero if it did not.
+	// RetryAfter is what Entra asked for, or what is left of the time for
+	// which the failure is remembered; zero if neither is known.
 	RetryAfter time.Duration
+
+	local bool // ended before Entra was asked, and says nothing of it: not remembered
 }
+
+// class is that of Code.
+func (e *Error) class() class {
+	number, err := strconv.Atoi(strings.TrimPrefix(e.Code, "AADSTS"))
+	if err != nil {
+		return lasting
+	}
+	return codes[number].class
+}
+
+// doubtful reports whether the error may pass by itself if the identity is one
+// that has worked.
+func (e *Error) doubtful() bool { return e.class() == momentary || e.class() == spreading }
 
 // Error implements error: code, cause, fix and Entra's sentence in one line.
 func (e *Error) Error() string {

@@ -69,8 +69,9 @@ type RedeemFunc func(ctx context.Context, key Key) (Token, error)
 // AssertionFunc returns the client assertion of the key's identity. An error
 // with a method Temporary() bool that returns true is taken as transient, any
 // other as permanent; its text is shown to the client, so it must not contain
-// the assertion.
-type AssertionFunc func(ctx context.Context, key Key) (secret.Value, error)
+// the assertion. Fresh asks for another one than before, if there can be one:
+// Entra found the last one outside its validity.
+type AssertionFunc func(ctx context.Context, key Key, fresh bool) (secret.Value, error)
 
 // defaultSuffix asks Entra for all that was granted to the identity on the
 // resource, which is the only scope a client credential may ask for.

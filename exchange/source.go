@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
-	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -21,23 +20,27 @@ const (
 	grace = time.Second
 	// margin is kept so that a token does not expire on the way.
 	margin = 2 * time.Second
-	// pause is the time between two renewals of one key if the first failed.
-	pause = 30 * time.Second
 )
 
 // Config bounds a Source.
 type Config struct {
 	// Redeem is required.
 	Redeem RedeemFunc
-	// Timeout bounds one exchange. Zero means 10 s.
+	// Credential, if set, describes the assertion that would be sent for a
+	// key now (issuer, subject and key id, say), without being secret. A
+	// remembered failure is void once the description changes. It is asked
+	// at most once a second for a failing key.
+	Credential func(ctx context.Context, key Key) string
+	// Timeout bounds one exchange, its retries included. Zero means 10 s.
 	Timeout time.Duration
 	// Entries bounds the tokens held; the least recently used goes. Zero
 	// means 4,096.
 	Entries int
-	// Concurrent bounds the exchanges under way. Zero means 32.
+	// Concurrent bounds the exchanges under way; one identity has at most
+	// three quarters of them. Zero means 32.
 	Concurrent int
-	// Waiting bounds the exchanges under way and waiting to be; further keys
-	// are refused with Throttled. Zero means 1,024.
+	// Waiting bounds the exchanges that wait for others; further ones are
+	// refused with Throttled. Zero means 1,024.
 	Waiting int
 }
 
@@ -54,44 +57,43 @@ func (c *Config) defaults() {
 	if c.Waiting == 0 {
 		c.Waiting = 1024
 	}
+	if c.Credential == nil {
+		c.Credential = func(context.Context, Key) string { return "" }
+	}
 }
 
 // Source hands out access tokens: from its cache, or by an exchange that all
 // who ask for the same key share. A valid token is served whatever Entra says;
-// an expired one never is. It is safe for concurrent use. Close it after use.
+// an expired one never is. Tokens in use are renewed in the background, and
+// failures are remembered, so that neither a caller nor Entra pays for another
+// caller's impatience. It is safe for concurrent use. Close it after use.
 type Source struct {
 	cfg     Config
 	base    context.Context // of every exchange; cancelled by Close
 	cancel  context.CancelFunc
-	slots   chan struct{}
-	flights singleflight.Group
-	running sync.WaitGroup
+	queue   *queue
+	running sync.WaitGroup // flights
 	stats   counters
 
-	mu      sync.Mutex // held across no call that blocks
-	entries *simplelru.LRU[Key, *entry]
-	closed  bool
+	mu        sync.Mutex // held across no call that blocks
+	entries   *simplelru.LRU[Key, *entry]
+	failures  *simplelru.LRU[Key, *failure]
+	standings *simplelru.LRU[identity, *standing]
+	flights   map[Key]*flight
+	closed    bool
 }
 
-// entry is what is known of a key. It is guarded by Source.mu, but its token
-// never changes.
+// entry is a token held. It is guarded by Source.mu; the token never changes.
 type entry struct {
 	token     Token
-	renew     time.Time // when a renewal is due
-	notBefore time.Time // of the next renewal, after a failed one
+	renewLeft time.Duration // the renewal is due when no more life is left
+	used      bool          // since the token came
+	timer     *time.Timer   // of the renewal
 }
 
 type counters struct {
-	hits, misses, exchanges, failures atomic.Uint64
-	waiting, running                  atomic.Int64
-}
-
-// Stats counts since New. It is a snapshot, each number by itself.
-type Stats struct {
-	Hits, Misses        uint64 // calls of Token, answered from the cache or not
-	Exchanges, Failures uint64 // exchanges that ended, and those of them that failed
-	Waiting, Running    int64  // exchanges that wait for a slot, and that are under way
-	Entries             int    // tokens held
+	hits, misses, remembered, exchanges, failures atomic.Uint64
+	running                                       atomic.Int64
 }
 
 // New validates cfg and starts nothing.
@@ -103,11 +105,19 @@ func New(cfg Config) (*Source, error) {
 		return nil, errors.New("exchange: a bound in Config is negative")
 	}
 	cfg.defaults()
-	entries, err := simplelru.NewLRU[Key, *entry](cfg.Entries, nil)
-	if err != nil {
+	s := &Source{cfg: cfg, queue: newQueue(cfg.Concurrent, cfg.Waiting), flights: map[Key]*flight{}}
+	var err error
+	if s.entries, err = simplelru.NewLRU(cfg.Entries, func(_ Key, e *entry) { e.timer.Stop() }); err != nil {
 		return nil, fmt.Errorf("exchange: making the cache: %w", err)
 	}
-	s := &Source{cfg: cfg, entries: entries, slots: make(chan struct{}, cfg.Concurrent)}
+	// Failures have a bound of their own: what fails must not push out what
+	// works.
+	if s.failures, err = simplelru.NewLRU[Key, *failure](cfg.Entries, nil); err != nil {
+		return nil, fmt.Errorf("exchange: making the memory: %w", err)
+	}
+	if s.standings, err = simplelru.NewLRU[identity, *standing](cfg.Entries, nil); err != nil {
+		return nil, fmt.Errorf("exchange: making the memory: %w", err)
+	}
 	s.base, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -127,172 +137,122 @@ func (s *Source) Close() {
 // the cause of ctx if the caller gave up; the exchange goes on without it.
 func (s *Source) Token(ctx context.Context, key Key) (Token, error) {
 	now := time.Now()
-	token, due, ok := s.lookup(key, now)
-	switch left := token.Left(now); {
-	case ok && (!due || left > floor):
-		s.stats.hits.Add(1)
-		if due {
-			s.start(key) // in the background; nobody waits
-		}
-		return token, nil
-	case ok:
-		s.stats.hits.Add(1)
-		return s.tokenBelowFloor(ctx, key, token), nil
-	default:
-		s.stats.misses.Add(1)
-		return s.wait(ctx, s.start(key))
-	}
-}
-
-// lookup returns a valid token, and whether its renewal is due and may be tried.
-func (s *Source) lookup(key Key, now time.Time) (token Token, due, ok bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	e, ok := s.entries.Get(key)
-	if !ok {
-		return Token{}, false, false
+	if e, ok := s.entries.Get(key); ok {
+		if left := e.token.Left(now); left > margin {
+			e.used = true
+			return s.hit(ctx, key, e, left, now)
+		}
 	}
-	if e.token.Left(now) <= margin {
-		return Token{}, false, false
-	}
-	below := e.token.Left(now) <= floor
-	return e.token, (below || !now.Before(e.renew)) && !now.Before(e.notBefore), true
+	return s.miss(ctx, key, now)
 }
 
-// tokenBelowFloor prefers a new token to one that SDKs take for expired, but
-// not at the price of a long wait.
-func (s *Source) tokenBelowFloor(ctx context.Context, key Key, old Token) Token {
+// hit serves a valid token; if its renewal is due, that is begun in the
+// background. It is called with the lock held, and releases it.
+func (s *Source) hit(ctx context.Context, key Key, e *entry, left time.Duration, now time.Time) (Token, error) {
+	token := e.token
+	var f *flight
+	if left <= e.renewLeft && s.mayRenew(key, now) {
+		f = s.fly(key)
+		f.wanted = f.wanted || left <= floor
+	}
+	s.mu.Unlock()
+	s.stats.hits.Add(1)
+	if f == nil || left > floor {
+		return token, nil
+	}
+	// Below the floor a new token is better, but not worth a long wait.
 	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
-	if token, err := s.wait(ctx, s.start(key)); err == nil {
-		return token
+	if renewed, err := f.wait(ctx); err == nil {
+		return renewed, nil
 	}
-	return old
+	return token, nil
 }
 
-// wait returns what the flight brings, or the cause of ctx.
-func (s *Source) wait(ctx context.Context, flight <-chan singleflight.Result) (Token, error) {
-	select {
-	case r := <-flight:
-		if r.Err != nil {
-			return Token{}, r.Err
+// miss waits for an exchange, unless one has just failed. It is called with the
+// lock held, and releases it.
+func (s *Source) miss(ctx context.Context, key Key, now time.Time) (Token, error) {
+	f, ok := s.flights[key]
+	if !ok {
+		if failed, ok := s.failures.Get(key); ok && now.Before(failed.until) {
+			return s.recall(ctx, key, failed, now)
 		}
-		return r.Val.(Token), nil
-	case <-ctx.Done():
-		return Token{}, context.Cause(ctx)
+		f = s.fly(key)
 	}
-}
-
-// start joins the exchange for key that is under way, or begins one, on a
-// context of its own: no caller who gives up takes it from the others.
-func (s *Source) start(key Key) <-chan singleflight.Result {
-	// Injective: a separator in one part cannot pose as another part.
-	name := fmt.Sprintf("%q %q %q", key.Tenant, key.ClientID, key.Scope)
-	return s.flights.DoChan(name, func() (any, error) {
-		if !s.enter() {
-			return nil, unavailable("svidecar is shutting down", "ask again")
-		}
-		defer s.running.Done()
-		// Whoever missed just before the last flight landed finds its
-		// token here.
-		if token, due, ok := s.lookup(key, time.Now()); ok && !due {
-			return token, nil
-		}
-		token, err := s.exchange(key)
-		s.keep(key, token, err)
-		if err != nil {
-			return nil, err
-		}
-		return token, nil
-	})
-}
-
-func (s *Source) enter() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
-	s.running.Add(1)
-	return true
-}
-
-// exchange runs one redemption within the bounds.
-func (s *Source) exchange(key Key) (token Token, err error) {
-	ctx, cancel := context.WithTimeout(s.base, s.cfg.Timeout)
-	defer cancel()
-	if err := s.acquire(ctx); err != nil {
-		return Token{}, err
-	}
-	defer s.release()
-	defer func() {
-		// singleflight would end the process, and with it every app's
-		// identity, for a fault that concerns one key.
-		if p := recover(); p != nil {
-			token, err = Token{}, unavailable("an internal error stopped the exchange", "report this as a fault of svidecar")
-		}
-		s.stats.exchanges.Add(1)
-		if err != nil {
-			s.stats.failures.Add(1)
-		}
-	}()
-	if token, err = s.cfg.Redeem(ctx, key); err == nil && token.Left(time.Now()) <= margin {
-		return Token{}, unavailable("the token that Entra issued had expired when it came", "check the clock, and the network's delay; it is retried")
-	}
-	return token, err
-}
-
-func (s *Source) acquire(ctx context.Context) error {
-	defer s.stats.waiting.Add(-1)
-	if int(s.stats.waiting.Add(1)+s.stats.running.Load()) > s.cfg.Waiting {
-		return &Error{Kind: Throttled, Cause: "too many different tokens are asked for at once", Fix: "ask again; find what asks for so many resources"}
-	}
-	select {
-	case s.slots <- struct{}{}:
-		s.stats.running.Add(1)
-		return nil
-	case <-ctx.Done():
-		return unavailable("no exchange could be started in time", "other exchanges hang: see their errors")
-	}
-}
-
-func (s *Source) release() {
-	<-s.slots
-	s.stats.running.Add(-1)
-}
-
-// keep stores a new token; a failure only postpones the next renewal and never
-// touches a token that is still good.
-func (s *Source) keep(key Key, token Token, err error) {
-	now := time.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err == nil && !s.closed {
-		s.entries.Add(key, &entry{token: token, renew: renewal(token)})
-		return
-	}
-	if e, ok := s.entries.Peek(key); ok {
-		e.notBefore = now.Add(pause)
-	}
-}
-
-// renewal is when Entra wants the token renewed, else half-way through its life.
-func renewal(t Token) time.Time {
-	if !t.RefreshOn.IsZero() && t.RefreshOn.Before(t.ExpiresOn) {
-		return t.RefreshOn
-	}
-	return t.NotBefore.Add(t.life / 2)
-}
-
-// Stats returns the counts.
-func (s *Source) Stats() Stats {
-	s.mu.Lock()
-	entries := s.entries.Len()
+	f.wanted = true
 	s.mu.Unlock()
-	return Stats{
-		Hits: s.stats.hits.Load(), Misses: s.stats.misses.Load(),
-		Exchanges: s.stats.exchanges.Load(), Failures: s.stats.failures.Load(),
-		Waiting: s.stats.waiting.Load(), Running: s.stats.running.Load(),
-		Entries: entries,
+	s.stats.misses.Add(1)
+	return f.wait(ctx)
+}
+
+// recall answers with a remembered failure, unless what was sent then is not
+// what would be sent now. It is called with the lock held, and releases it.
+func (s *Source) recall(ctx context.Context, key Key, failed *failure, now time.Time) (Token, error) {
+	compare := now.Sub(failed.checked) >= time.Second
+	if compare {
+		failed.checked = now
 	}
+	s.mu.Unlock()
+	if !compare || s.cfg.Credential(ctx, key) == failed.credential {
+		s.stats.remembered.Add(1)
+		return Token{}, failed.recall(now)
+	}
+	s.mu.Lock()
+	s.failures.Remove(key)
+	return s.miss(ctx, key, now)
+}
+
+// Stats counts since New. It is a snapshot, each number by itself.
+type Stats struct {
+	Hits, Misses        uint64 // calls of Token, answered from the cache or by an exchange
+	Remembered          uint64 // calls of Token, answered with a failure that was remembered
+	Exchanges, Failures uint64 // exchanges that ended, and those of them that failed
+	Running             int64  // exchanges under way
+	Waiting             int    // exchanges that wait for a slot
+	Entries             int    // tokens held
+	Identities          []IdentityStats
+}
+
+// IdentityStats tells how an identity stands.
+type IdentityStats struct {
+	Tenant, ClientID string
+	// LastSuccess is when an exchange last succeeded; zero if none has.
+	LastSuccess time.Time
+	// Autonomy is how long the tokens in use last without Entra: the life
+	// left of the one that ends first; zero if none is in use.
+	Autonomy time.Duration
+}
+
+// Stats returns the counts. Its cost grows with the cache: it is for scrapes.
+func (s *Source) Stats() Stats {
+	st := Stats{
+		Hits: s.stats.hits.Load(), Misses: s.stats.misses.Load(), Remembered: s.stats.remembered.Load(),
+		Exchanges: s.stats.exchanges.Load(), Failures: s.stats.failures.Load(),
+		Running: s.stats.running.Load(), Waiting: s.queue.waits(),
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.Entries = s.entries.Len()
+	autonomy := s.autonomy(time.Now())
+	for _, id := range s.standings.Keys() {
+		known, _ := s.standings.Peek(id)
+		st.Identities = append(st.Identities, IdentityStats{
+			Tenant: id.tenant, ClientID: id.clientID, LastSuccess: known.lastSuccess, Autonomy: autonomy[id],
+		})
+	}
+	return st
+}
+
+// autonomy is, by identity, the least life left of a token in use.
+func (s *Source) autonomy(now time.Time) map[identity]time.Duration {
+	least := map[identity]time.Duration{}
+	for _, key := range s.entries.Keys() {
+		e, _ := s.entries.Peek(key)
+		left, seen := least[key.identity()]
+		if own := max(e.token.Left(now), 0); e.used && (!seen || own < left) {
+			least[key.identity()] = own
+		}
+	}
+	return least
 }

@@ -1,7 +1,6 @@
 package imds
 
 import (
-	"fmt"
 	"net/url"
 	"strings"
 )
@@ -49,9 +48,9 @@ func ParseRequest(p Protocol, query string) (Request, error) {
 	if strings.ContainsAny(query, ";#") {
 		return Request{}, refuse(InvalidRequest, "the query has a raw ';' or '#': separate parameters with '&', and encode these characters in values")
 	}
-	seen := map[string]bool{}
+	var seen seen
 	for pair := range strings.SplitSeq(query, "&") {
-		if err := req.add(pair, seen); err != nil {
+		if err := req.add(pair, &seen); err != nil {
 			return Request{}, err
 		}
 	}
@@ -61,8 +60,15 @@ func ParseRequest(p Protocol, query string) (Request, error) {
 	return req, nil
 }
 
+// seen is what a query has named so far, even if empty. The aliases of one
+// property count as one name: client_id and clientid together are a repetition.
+type seen struct {
+	resource bool
+	selector [ByResourceID + 1]bool
+}
+
 // add takes one name=value pair into the request.
-func (r *Request) add(pair string, seen map[string]bool) error {
+func (r *Request) add(pair string, seen *seen) error {
 	rawName, rawValue, _ := strings.Cut(pair, "=")
 	name, err := url.QueryUnescape(rawName)
 	if err != nil {
@@ -72,7 +78,7 @@ func (r *Request) add(pair string, seen map[string]bool) error {
 	if err != nil {
 		return refuse(InvalidRequest, "a parameter's value has a malformed %%-escape")
 	}
-	switch name = strings.ToLower(name); name {
+	switch name = lower(name); name {
 	case "resource":
 		return r.setResource(value, seen)
 	case "api-version":
@@ -85,11 +91,11 @@ func (r *Request) add(pair string, seen map[string]bool) error {
 	return nil
 }
 
-func (r *Request) setResource(value string, seen map[string]bool) error {
-	if seen["resource"] {
+func (r *Request) setResource(value string, seen *seen) error {
+	if seen.resource {
 		return refuse(InvalidRequest, "the parameter 'resource' is repeated")
 	}
-	seen["resource"] = true
+	seen.resource = true
 	if value == "" {
 		return nil // reported as missing
 	}
@@ -100,14 +106,11 @@ func (r *Request) setResource(value string, seen map[string]bool) error {
 	return nil
 }
 
-func (r *Request) setSelector(param parameter, name, value string, seen map[string]bool) error {
-	// The aliases of one property count as one name: client_id and clientid
-	// together are a repetition.
-	kind := fmt.Sprint("selector ", param.kind)
-	if seen[kind] {
+func (r *Request) setSelector(param parameter, name, value string, seen *seen) error {
+	if seen.selector[param.kind] {
 		return refuse(InvalidRequest, "the selector %q is repeated", name)
 	}
-	seen[kind] = true
+	seen.selector[param.kind] = true
 	if value == "" {
 		return nil
 	}
@@ -119,6 +122,17 @@ func (r *Request) setSelector(param parameter, name, value string, seen map[stri
 	}
 	r.Selector = Selector{Kind: param.kind, Name: param.echo, Value: value}
 	return nil
+}
+
+// lower is name in lower case if it is ASCII; else it is none of ours. Unicode's
+// rules would make "clİent_id" a client_id for us alone.
+func lower(name string) string {
+	for i := range len(name) {
+		if name[i] >= 0x80 {
+			return ""
+		}
+	}
+	return strings.ToLower(name)
 }
 
 // isURIText reports whether s has only the characters of RFC 3986, of which

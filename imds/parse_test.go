@@ -84,6 +84,7 @@ func TestParseRequestAccepts(t *testing.T) {
 		{"encoded semicolon", "resource=https://a%3Bb", imds.Request{Resource: "https://a;b"}},
 		{"unknown parameters", "resource=a&authority=x&claims=%7B%7D&xms_cc=cp1&bypass_cache=true&token_sha256_to_refresh=00&=&&x", imds.Request{Resource: "a"}},
 		{"plus in an unknown parameter", "a+b=c+d&resource=a", imds.Request{Resource: "a"}},
+		{"a name that Unicode folds", "resource=a&cl%C4%B0ent_id=" + clientID + "&%E2%84%AAey=x", imds.Request{Resource: "a"}},
 		{"client_id", "resource=a&client_id=" + clientID, imds.Request{Resource: "a", Selector: client}},
 		{"clientid", "resource=a&clientid=" + clientID, imds.Request{Resource: "a", Selector: client}},
 		{"empty clientid", "resource=a&clientid=", imds.Request{Resource: "a"}},

@@ -152,11 +152,17 @@ func public(text string) string {
 	return text
 }
 
+// Values of headers that all replies share; net/http only reads them.
+var (
+	contentType  = []string{"application/json; charset=utf-8"}
+	cacheControl = []string{"no-store"}
+)
+
 func send(w http.ResponseWriter, status int, body []byte) error {
 	h := w.Header()
-	h.Set("Content-Type", "application/json; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h["Content-Type"] = contentType
+	h["Cache-Control"] = cacheControl
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(status)
 	_, err := w.Write(body)
 	return err

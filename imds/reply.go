@@ -3,6 +3,7 @@ package imds
 import (
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/svidecar/svidecar/internal/secret"
@@ -16,43 +17,45 @@ type Token struct {
 	ExpiresOn time.Time // from when it is not
 }
 
+// buffers hold replies while they are written. A token that was in one stays in
+// memory no longer than the cache's own copy of it may.
+var buffers = sync.Pool{New: func() any { return new([4 << 10]byte) }}
+
 // WriteToken sends the one 200 reply that every client accepts (docs/protocol.md,
 // "The reply"): all values are strings, none is empty, and the life that is left
 // is counted from now. An error means that the client is gone.
 func WriteToken(w http.ResponseWriter, req Request, tok Token, now time.Time) error {
-	return send(w, http.StatusOK, appendToken(make([]byte, 0, 4<<10), req, tok, now))
+	buffer := buffers.Get().(*[4 << 10]byte)
+	defer buffers.Put(buffer)
+	return send(w, http.StatusOK, appendToken(buffer[:0], req, tok, now))
 }
 
 func appendToken(b []byte, req Request, tok Token, now time.Time) []byte {
 	// Whole seconds, rounded down: a client must never believe in a second
 	// that the token does not have.
-	left := strconv.FormatInt(max(int64(tok.ExpiresOn.Sub(now)/time.Second), 0), 10)
+	left := max(int64(tok.ExpiresOn.Sub(now)/time.Second), 0)
 	clientID := tok.ClientID
 	if req.Selector.Kind == ByClientID {
 		clientID = req.Selector.Value // echoed as asked; some clients compare
 	}
-	b = append(b, '{')
-	b = appendField(b, "access_token", tok.Value.Reveal())
-	b = appendField(b, "client_id", clientID)
-	b = appendField(b, "expires_in", left)
-	b = appendField(b, "expires_on", strconv.FormatInt(tok.ExpiresOn.Unix(), 10))
-	b = appendField(b, "ext_expires_in", left)
-	b = appendField(b, "not_before", strconv.FormatInt(tok.NotBefore.Unix(), 10))
+	b = appendText(append(b, `{"access_token":"`...), tok.Value.Reveal())
+	b = appendText(append(b, `"client_id":"`...), clientID)
+	b = appendNumber(append(b, `"expires_in":"`...), left)
+	b = appendNumber(append(b, `"expires_on":"`...), tok.ExpiresOn.Unix())
+	b = appendNumber(append(b, `"ext_expires_in":"`...), left)
+	b = appendNumber(append(b, `"not_before":"`...), tok.NotBefore.Unix())
 	if kind := req.Selector.Kind; kind == ByObjectID || kind == ByResourceID {
-		b = appendField(b, req.Selector.Name, req.Selector.Value)
+		b = append(append(append(b, '"'), req.Selector.Name...), `":"`...)
+		b = appendText(b, req.Selector.Value)
 	}
-	b = appendField(b, "resource", req.Resource)
-	b = appendField(b, "token_type", "Bearer")
-	b[len(b)-1] = '}' // in place of the last comma
-	return b
+	b = appendText(append(b, `"resource":"`...), req.Resource)
+	return append(b, `"token_type":"Bearer"}`...)
 }
 
-// appendField writes "name":"value", — the values need no escaping: tokens are
-// base64url and dots, and the rest was parsed as URI text.
-func appendField(b []byte, name, value string) []byte {
-	b = append(b, '"')
-	b = append(b, name...)
-	b = append(b, '"', ':', '"')
-	b = append(b, value...)
-	return append(b, '"', ',')
+// appendText ends a value that needs no escaping: tokens have the characters of
+// RFC 6750, and all else was parsed as URI text.
+func appendText(b []byte, value string) []byte { return append(append(b, value...), `",`...) }
+
+func appendNumber(b []byte, value int64) []byte {
+	return append(strconv.AppendInt(b, value, 10), `",`...)
 }

@@ -116,9 +116,8 @@ func (f *File) untimely(c Claims, now time.Time) error {
 	case c.Expiry.IsZero():
 		return f.refuse(c, malformed("no exp claim"), false, fmt.Sprintf("no exp claim (%v)", c),
 			"an assertion must end: replace a token copied from a Secret by a projected serviceAccountToken volume")
-	case !now.Before(c.Expiry):
-		return f.refuse(c, ErrExpired, true,
-			fmt.Sprintf("expired %v ago (%v)", now.Sub(c.Expiry).Round(time.Second), c),
+	case !now.Add(lastUse).Before(c.Expiry):
+		return f.refuse(c, ErrExpired, true, fmt.Sprintf("%s (%v)", expired(now.Sub(c.Expiry)), c),
 			"kubelet rotates this file; check that the volume is a projected serviceAccountToken (not a copy, and not mounted by subPath, which is never renewed) and that this machine's clock is right")
 	case now.Add(notBeforeLeeway).Before(c.NotBefore):
 		return f.refuse(c, ErrNotYetValid, true,
@@ -126,6 +125,14 @@ func (f *File) untimely(c Claims, now time.Time) error {
 			"check that the clocks of this machine and of the issuer agree")
 	}
 	return nil
+}
+
+// expired says when. A token that would end on the way to Entra counts too.
+func expired(ago time.Duration) string {
+	if ago < 0 {
+		return fmt.Sprintf("expires in %v, too soon to reach Entra", -ago.Round(time.Second))
+	}
+	return fmt.Sprintf("expired %v ago", ago.Round(time.Second))
 }
 
 func (f *File) refuse(c Claims, cause error, temporary bool, problem, advice string) *Error {

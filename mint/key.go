@@ -69,7 +69,7 @@ func LoadKey(path string) (crypto.Signer, error) {
 	switch {
 	case err != nil:
 		return nil, &fs.PathError{Op: "mint: load key", Path: path, Err: bare(err)}
-	case tooOpen(info.Mode()):
+	case tooOpen(info):
 		return nil, fmt.Errorf("mint: load key %q: mode %#o lets others at the private key: run chmod 600 %s", path, info.Mode().Perm(), path)
 	}
 	key, err := parseKey(data)
@@ -79,10 +79,16 @@ func LoadKey(path string) (crypto.Signer, error) {
 	return key, nil
 }
 
-// tooOpen reports whether mode grants more than read and write to the owner.
-// Windows keeps its access lists elsewhere.
-func tooOpen(mode fs.FileMode) bool {
-	return runtime.GOOS != "windows" && mode.Perm()&^0o600 != 0
+// tooOpen reports whether others than the owner and we may read the file, or
+// anyone but the owner may write it. A group may read what another user owns:
+// that is how kubelet hands a Secret to a pod that does not run as root
+// (fsGroup), and the group is ours. Windows keeps its access lists elsewhere.
+func tooOpen(info fs.FileInfo) bool {
+	allowed := fs.FileMode(0o600)
+	if ownedByAnother(info) {
+		allowed |= 0o040
+	}
+	return runtime.GOOS != "windows" && info.Mode().Perm()&^allowed != 0
 }
 
 // ParseKey reads one PEM block and nothing else: an unencrypted RSA key of 2,048

@@ -174,20 +174,31 @@ func (l *Local) Assertion(ctx context.Context) (Assertion, error) {
 	return held.clone(), nil
 }
 
+// Fresh is Assertion without regard to the one in use, which was refused.
+func (l *Local) Fresh(ctx context.Context) (Assertion, error) {
+	l.held.Store(nil)
+	return l.Assertion(ctx)
+}
+
 // renew waits for the one signing under way, or starts it.
 func (l *Local) renew(ctx context.Context) (Assertion, error) {
 	// At most one goroutine per Local outlives its callers, and ends when the
 	// signer answers: crypto.Signer takes no context.
-	done := l.flight.DoChan("", func() (any, error) {
+	done := l.flight.DoChan("", func() (minted any, err error) {
+		defer func() { // singleflight would end the process
+			if p := recover(); p != nil {
+				minted, err = nil, signError(nil, true, "the signer panicked; report this as a fault")
+			}
+		}()
 		if held := l.held.Load(); held.fresh(time.Now()) {
 			return held, nil
 		}
-		minted, err := l.mint()
+		signed, err := l.mint()
 		if err != nil {
 			return nil, err
 		}
-		l.held.Store(minted)
-		return minted, nil
+		l.held.Store(signed)
+		return signed, nil
 	})
 	select {
 	case r := <-done:

@@ -26,14 +26,23 @@ func level(o imds.Outcome) slog.Level {
 	}
 }
 
+// level is the outcome's, unless Entra or the source refused for good: it stays
+// so until someone mends it.
+func (c *call) level() slog.Level {
+	if c.err == nil { // errors.As costs an allocation
+		return level(c.outcome)
+	}
+	var failed *exchange.Error
+	if errors.As(c.err, &failed) && !failed.Kind.Temporary() {
+		return slog.LevelError
+	}
+	return level(c.outcome)
+}
+
 // account writes the request's one log line and counts it.
 func (s *Server) account(r *http.Request, c *call, took time.Duration) {
 	s.metrics.observe(c.protocol, c.outcome, took)
-	var failed *exchange.Error
-	at := level(c.outcome)
-	if errors.As(c.err, &failed) && !failed.Kind.Temporary() {
-		at = slog.LevelError // it stays so until someone mends it
-	}
+	at := c.level()
 	if !s.cfg.Logger.Enabled(r.Context(), at) {
 		return
 	}

@@ -67,7 +67,7 @@ func (p *wholePath) use(assertion func(context.Context) (secret.Value, error)) {
 	p.assertion = assertion
 }
 
-func (p *wholePath) mint(ctx context.Context, _ exchange.Key) (secret.Value, error) {
+func (p *wholePath) mint(ctx context.Context, _ exchange.Key, _ bool) (secret.Value, error) {
 	p.mu.Lock()
 	assertion := p.assertion
 	p.mu.Unlock()
@@ -79,7 +79,7 @@ func (p *wholePath) mint(ctx context.Context, _ exchange.Key) (secret.Value, err
 func startWholePath(t *testing.T, timeout time.Duration) *wholePath {
 	t.Helper()
 	resources := []string{"https://vault.azure.net", "https://hang.example"}
-	for i := range 10 {
+	for i := range 100 {
 		resources = append(resources, fmt.Sprintf("https://r%d.example", i))
 	}
 	cloud, err := emulation.Start(emulation.Config{Entra: entratest.Config{Resources: resources}})
@@ -263,37 +263,37 @@ func TestEntraRefusals(t *testing.T) {
 		return func(it *forged) { it.header[name] = value }
 	}
 	ago := func(d time.Duration) int64 { return time.Now().Add(-d).Unix() }
-	const vault = "?resource=https://vault.azure.net"
-	for _, tt := range []struct {
+	const any = "?resource=https://rN.example" // a new one for each, as failures are remembered
+	for i, tt := range []struct {
 		name   string
 		code   int
 		query  string
 		change func(*forged)
 		says   string
 	}{
-		{"ES256", 5002738, vault, func(it *forged) { it.alg, it.key = jose.ES256, f.ec }, "RS256"},
-		{"no kid", 5002723, vault, header("kid", nil), "kid"},
-		{"typ JOSE", 5002727, vault, header("typ", "JOSE"), "typ"},
-		{"another issuer", 700211, vault, claim("iss", f.issuer+"/other"), "issuer"},
-		{"issuer with a slash", 700211, vault, claim("iss", f.issuer+"/good/"), "issuer"},
-		{"another audience", 700212, vault, claim("aud", "api://other"), "audience"},
-		{"another subject", 700213, vault, claim("sub", "spiffe://forge.example/other"), "subject"},
-		{"subject in another case", 7002138, vault, claim("sub", "spiffe://forge.example/app"), "upper and lower case"},
-		{"no iss", 90014, vault, claim("iss", nil), "iss"},
-		{"no aud", 90014, vault, claim("aud", nil), "aud"},
-		{"a life of 26 hours", 70023, vault, claim("exp", time.Now().Add(26*time.Hour).Unix()), "25 hours"},
-		{"no iat", 70023, vault, claim("iat", nil), "iat"},
-		{"expired", 700024, vault, func(it *forged) {
+		{"ES256", 5002738, any, func(it *forged) { it.alg, it.key = jose.ES256, f.ec }, "RS256"},
+		{"no kid", 5002723, any, header("kid", nil), "kid"},
+		{"typ JOSE", 5002727, any, header("typ", "JOSE"), "typ"},
+		{"another issuer", 700211, any, claim("iss", f.issuer+"/other"), "issuer"},
+		{"issuer with a slash", 700211, any, claim("iss", f.issuer+"/good/"), "issuer"},
+		{"another audience", 700212, any, claim("aud", "api://other"), "audience"},
+		{"another subject", 700213, any, claim("sub", "spiffe://forge.example/other"), "subject"},
+		{"subject in another case", 7002138, any, claim("sub", "spiffe://forge.example/app"), "upper and lower case"},
+		{"no iss", 90014, any, claim("iss", nil), "iss"},
+		{"no aud", 90014, any, claim("aud", nil), "aud"},
+		{"a life of 26 hours", 70023, any, claim("exp", time.Now().Add(26*time.Hour).Unix()), "25 hours"},
+		{"no iat", 70023, any, claim("iat", nil), "iat"},
+		{"expired", 700024, any, func(it *forged) {
 			it.claims["exp"], it.claims["iat"], it.claims["nbf"] = ago(time.Minute), ago(time.Hour), ago(time.Hour)
 		}, "clocks"},
-		{"not yet valid", 700024, vault, claim("nbf", ago(-4*time.Minute)), "clocks"},
-		{"unknown kid", 7000272, vault, header("kid", "other"), "1 to 30 minutes"},
-		{"wrong signature", 50012, vault, func(it *forged) { it.spoil = true }, "signature"},
-		{"discovery not found", 50166, vault, claim("iss", "GONE"), "public over https"},
-		{"discovery malformed", 501661, vault, claim("iss", "MALFORMED"), "well formed"},
-		{"empty authorization_endpoint", 90061, vault, claim("iss", "EMPTYAUTH"), "authorization_endpoint"},
-		{"unknown application", 700016, vault + "&client_id=" + first, func(*forged) {}, "client id"},
-		{"unknown tenant", 90002, vault + "&client_id=" + second, func(*forged) {}, "tenant"},
+		{"not yet valid", 700024, any, claim("nbf", ago(-4*time.Minute)), "clocks"},
+		{"unknown kid", 7000272, any, header("kid", "other"), "1 to 30 minutes"},
+		{"wrong signature", 50012, any, func(it *forged) { it.spoil = true }, "signature"},
+		{"discovery not found", 50166, any, claim("iss", "GONE"), "public over https"},
+		{"discovery malformed", 501661, any, claim("iss", "MALFORMED"), "well formed"},
+		{"empty authorization_endpoint", 90061, any, claim("iss", "EMPTYAUTH"), "authorization_endpoint"},
+		{"unknown application", 700016, any + "&client_id=" + first, func(*forged) {}, "client id"},
+		{"unknown tenant", 90002, any + "&client_id=" + second, func(*forged) {}, "tenant"},
 		{"unknown resource", 500011, "?resource=https://nothing.example", func(*forged) {}, "resource"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -304,7 +304,7 @@ func TestEntraRefusals(t *testing.T) {
 				}
 			})
 			p.use(func(context.Context) (secret.Value, error) { return secret.New(assertion), nil })
-			got := get(t, p.running, "/metadata/identity/oauth2/token"+tt.query, metadata)
+			got := get(t, p.running, "/metadata/identity/oauth2/token"+strings.Replace(tt.query, "rN", fmt.Sprint("r", i), 1), metadata)
 			text := got.field(t, "error_description")
 			if got.StatusCode != 400 || !strings.HasPrefix(text, "AADSTS"+strconv.Itoa(tt.code)+": ") {
 				t.Fatalf("got %d %s, want 400 AADSTS%d", got.StatusCode, got.body, tt.code)
@@ -318,7 +318,7 @@ func TestEntraRefusals(t *testing.T) {
 	// The issuer itself is good: what it signs without a fault is redeemed.
 	good := f.sign(t, func(*forged) {})
 	p.use(func(context.Context) (secret.Value, error) { return secret.New(good), nil })
-	got := get(t, p.running, "/metadata/identity/oauth2/token"+vault, metadata)
+	got := get(t, p.running, imdsTarget, metadata)
 	if got.StatusCode != 200 {
 		t.Fatalf("the forge's good assertion: %d %s", got.StatusCode, got.body)
 	}
@@ -334,11 +334,11 @@ func TestEntraRefusals(t *testing.T) {
 // TestEveryCodeOverHTTP: the codes that no assertion provokes, by fault.
 func TestEveryCodeOverHTTP(t *testing.T) {
 	p := startWholePath(t, 0)
-	for _, refusal := range entratest.Refusals() {
+	for i, refusal := range entratest.Refusals() {
 		if err := p.cloud.Entra.SetFault("*", entratest.Fault{AADSTS: refusal.Code}); err != nil {
 			t.Fatal(err)
 		}
-		got := get(t, p.running, imdsTarget, metadata)
+		got := get(t, p.running, fmt.Sprintf("/metadata/identity/oauth2/token?resource=https://r%d.example", i), metadata)
 		want := 400
 		switch {
 		case refusal.Status == 429 || refusal.Code == 50196 || refusal.Code == 90055:
@@ -358,7 +358,7 @@ func TestEveryCodeOverHTTP(t *testing.T) {
 func TestEntraFaults(t *testing.T) {
 	const timeout = 500 * time.Millisecond
 	p := startWholePath(t, timeout)
-	for _, tt := range []struct {
+	for i, tt := range []struct {
 		name   string
 		fault  entratest.Fault
 		status int
@@ -382,7 +382,7 @@ func TestEntraFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 			begun := time.Now()
-			got := get(t, p.running, imdsTarget, metadata)
+			got := get(t, p.running, fmt.Sprintf("/metadata/identity/oauth2/token?resource=https://r%d.example", i), metadata)
 			if got.StatusCode != tt.status || got.Header.Get("Retry-After") != tt.after {
 				t.Errorf("got %d, Retry-After %q, %s; want %d, %q", got.StatusCode, got.Header.Get("Retry-After"), got.body, tt.status, tt.after)
 			}

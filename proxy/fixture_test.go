@@ -140,7 +140,7 @@ func start(t *testing.T, change func(*proxy.Config)) *running {
 		Tokens:         r.tokens,
 		Policy:         policy(t, twoIdentities()),
 		IdentityHeader: secret.New(header),
-		AllowedHosts:   []string{"Sidecar.Example"},
+		AllowedHosts:   []string{"Sidecar.Example", "[fd00::1]", "[fd00::2]:81"},
 		Logger:         slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -42,6 +41,9 @@ func canonicalPath(r *http.Request) (string, *imds.Refusal) {
 	if strings.ContainsFunc(raw, notInPath) {
 		return "", invalid("the path holds an encoded character, a backslash or a character that no path has")
 	}
+	if isCanonical(raw) {
+		return raw, nil
+	}
 	var b strings.Builder
 	for segment := range strings.SplitSeq(strings.ToLower(raw), "/") {
 		switch segment {
@@ -56,6 +58,10 @@ func canonicalPath(r *http.Request) (string, *imds.Refusal) {
 	return b.String(), nil
 }
 
+// isCanonical spares what most clients send the copying. It knows the paths by
+// name, so that there is one place that reads paths.
+func isCanonical(path string) bool { return path == imdsPath || path == appServicePath }
+
 func notInPath(r rune) bool {
 	return r <= ' ' || r >= 0x7f || r == '%' || r == '\\' || r == '#'
 }
@@ -64,18 +70,26 @@ func notInPath(r rune) bool {
 // address (DNS rebinding) from being served.
 func (s *Server) guardHost(hostport string) *imds.Refusal {
 	hostport = strings.ToLower(hostport)
-	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		host = h
-	}
-	if host == "localhost" || s.hosts[host] || s.hosts[hostport] {
+	host, _ := splitPort(hostport)
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if host == "localhost" || s.hosts[host] || s.hosts[strings.TrimPrefix(hostport, "[")] {
 		return nil
 	}
-	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
+	addr, err := netip.ParseAddr(host)
 	if err == nil && (addr.IsLoopback() || addr == imdsAddr) {
 		return nil
 	}
 	return invalid("the Host header is neither loopback nor 169.254.169.254: if the name is right, allow it by --allowed-hosts")
+}
+
+// splitPort cuts a port, which may be absent; net.SplitHostPort makes that an
+// error, at the price of an allocation for each request.
+func splitPort(hostport string) (host, port string) {
+	at := strings.LastIndexByte(hostport, ':')
+	if at < 0 || strings.HasSuffix(hostport, "]") {
+		return hostport, ""
+	}
+	return hostport[:at], hostport[at+1:]
 }
 
 var imdsAddr = netip.AddrFrom4([4]byte{169, 254, 169, 254})

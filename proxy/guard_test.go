@@ -1,8 +1,13 @@
 package proxy_test
 
 import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/svidecar/svidecar/internal/secret"
 	"github.com/svidecar/svidecar/proxy"
@@ -40,6 +45,7 @@ func TestGuardRefuses(t *testing.T) {
 		{"foreign host with port", "GET " + imdsTarget + " HTTP/1.1\r\nHost: evil.example:8000\r\n" + metadata, 400, "Host"},
 		{"host that begins well", "GET " + imdsTarget + " HTTP/1.1\r\nHost: 169.254.169.254.evil.example\r\n" + metadata, 400, "Host"},
 		{"host that ends well", "GET " + imdsTarget + " HTTP/1.1\r\nHost: evil.localhost\r\n" + metadata, 400, "Host"},
+		{"configured host, another port", "GET " + imdsTarget + " HTTP/1.1\r\nHost: [fd00::2]:82\r\n" + metadata, 400, "Host"},
 		{"private address", "GET " + imdsTarget + " HTTP/1.1\r\nHost: 10.0.0.1\r\n" + metadata, 400, "Host"},
 		{"all addresses", "GET " + imdsTarget + " HTTP/1.1\r\nHost: 0.0.0.0\r\n" + metadata, 400, "Host"},
 		{"empty host", "GET " + imdsTarget + " HTTP/1.1\r\nHost:\r\n" + metadata, 400, "Host"},
@@ -145,6 +151,9 @@ func TestToleratesWhatClientsSend(t *testing.T) {
 		{"host 127.1.2.3", "GET " + imdsTarget + " HTTP/1.1\r\nHost: 127.1.2.3:1\r\n" + metadata},
 		{"host [::1]", "GET " + imdsTarget + " HTTP/1.1\r\nHost: [::1]\r\n" + metadata},
 		{"host [::1]:8000", "GET " + imdsTarget + " HTTP/1.1\r\nHost: [::1]:8000\r\n" + metadata},
+		{"configured address", "GET " + imdsTarget + " HTTP/1.1\r\nHost: [fd00::1]:8000\r\n" + metadata},
+		{"configured address, no port", "GET " + imdsTarget + " HTTP/1.1\r\nHost: [fd00::1]\r\n" + metadata},
+		{"configured host and port", "GET " + imdsTarget + " HTTP/1.1\r\nHost: [fd00::2]:81\r\n" + metadata},
 		{"configured host", "GET " + imdsTarget + " HTTP/1.1\r\nHost: sidecar.example:8000\r\n" + metadata},
 		{"App Service 2019", "GET " + msiTarget + " HTTP/1.1\r\nHost: 127.0.0.1\r\n" + identity},
 		{"App Service 2017", "GET /msi/token" + q + "&api-version=2017-09-01&clientid= HTTP/1.1\r\nHost: 127.0.0.1\r\nSecret: " + header + "\r\n"},
@@ -189,6 +198,79 @@ func TestRequireAPIVersion(t *testing.T) {
 		if got := get(t, tt.r, tt.target, tt.headers); got.StatusCode != tt.status {
 			t.Errorf("%s: %d %s, want %d", tt.name, got.StatusCode, got.body, tt.status)
 		}
+	}
+}
+
+// TestHTTP10EndsTheConnection: what an HTTP/1.0 request calls its chunks would
+// be read as another request.
+func TestHTTP10EndsTheConnection(t *testing.T) {
+	r := start(t, nil)
+	conn := dial(t, r.addr)
+	const inner = "GET " + imdsTarget + " HTTP/1.1\r\nHost: 127.0.0.1\r\n" + metadata + "\r\n"
+	if _, err := io.WriteString(conn, "GET /x HTTP/1.0\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n"+inner); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := io.ReadAll(conn); strings.Contains(string(all), bearer) || !strings.Contains(string(all), " 404 ") {
+		t.Errorf("got %s, %v; want one 404", all, err)
+	}
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	r := start(t, func(cfg *proxy.Config) { cfg.MaxConnections = 2 })
+	one, two := dial(t, r.addr), dial(t, r.addr)
+	ask := func(conn net.Conn) error {
+		if _, err := io.WriteString(conn, "GET "+imdsTarget+" HTTP/1.1\r\nHost: 127.0.0.1\r\n"+metadata+"\r\n"); err != nil {
+			return err
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		return err
+	}
+	for _, conn := range []net.Conn{one, two} {
+		if err := ask(conn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	three := dial(t, r.addr)
+	served := make(chan error, 1)
+	go func() { served <- ask(three) }()
+	select {
+	case err := <-served:
+		t.Fatalf("a third connection was served beside two: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	if err := one.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-served; err != nil {
+		t.Errorf("the third connection, once there was room: %v", err)
+	}
+}
+
+func TestRequestsAreBounded(t *testing.T) {
+	r := start(t, func(cfg *proxy.Config) { cfg.MaxRequests = 5 })
+	r.tokens.hold, r.tokens.arrived = make(chan struct{}), make(chan struct{}, 5)
+	replies := make(chan int, 5)
+	for range 5 {
+		go func() { replies <- get(t, r, imdsTarget, metadata).StatusCode }()
+	}
+	for range 5 {
+		<-r.tokens.arrived
+	}
+	if got := get(t, r, imdsTarget, metadata); got.StatusCode != 429 || got.Header.Get("Retry-After") != "1" || !strings.Contains(got.body, "--max-requests") {
+		t.Errorf("the sixth request: %d %s, want 429", got.StatusCode, got.body)
+	}
+	close(r.tokens.hold)
+	for range 5 {
+		if status := <-replies; status != 200 {
+			t.Errorf("a request within the bound: %d", status)
+		}
+	}
+	if got := get(t, r, imdsTarget, metadata); got.StatusCode != 200 {
+		t.Errorf("once there was room: %d %s", got.StatusCode, got.body)
 	}
 }
 

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,10 +23,8 @@ type metrics struct {
 	duration []prometheus.Observer  // by protocol
 }
 
-func newMetrics(stats func() exchange.Stats, version string) *metrics {
-	if version == "" {
-		version = "unknown"
-	}
+func newMetrics(cfg Config) *metrics {
+	version := cmp.Or(cfg.Version, "unknown")
 	m := &metrics{registry: prometheus.NewRegistry()}
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "svidecar_requests_total",
@@ -41,7 +40,7 @@ func newMetrics(stats func() exchange.Stats, version string) *metrics {
 		ConstLabels: prometheus.Labels{"version": version},
 	})
 	build.Set(1)
-	m.registry.MustRegister(requests, duration, build, newCollector(stats),
+	m.registry.MustRegister(requests, duration, build, newCollector(cfg.Tokens.Stats, cfg.ClockSkew),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, p := range protocols {
 		var row []prometheus.Counter
@@ -61,8 +60,12 @@ func (m *metrics) observe(p imds.Protocol, o imds.Outcome, took time.Duration) {
 
 // collector shows the exchange's counts, which are its own.
 type collector struct {
-	stats func() exchange.Stats
-	rows  []statistic
+	stats    func() exchange.Stats
+	rows     []statistic
+	skew     func() time.Duration
+	ahead    *prometheus.Desc
+	autonomy *prometheus.Desc
+	success  *prometheus.Desc
 }
 
 type statistic struct {
@@ -71,11 +74,13 @@ type statistic struct {
 	value func(exchange.Stats) float64
 }
 
-func newCollector(stats func() exchange.Stats) collector {
+func newCollector(stats func() exchange.Stats, skew func() time.Duration) collector {
+	perIdentity := []string{"tenant_id", "client_id"}
+
 	row := func(kind prometheus.ValueType, name, help string, value func(exchange.Stats) float64) statistic {
 		return statistic{prometheus.NewDesc("svidecar_"+name, help, nil, nil), kind, value}
 	}
-	return collector{stats, []statistic{
+	return collector{stats: stats, skew: skew, rows: []statistic{
 		row(prometheus.CounterValue, "cache_hits_total", "Token requests answered from the cache.",
 			func(s exchange.Stats) float64 { return float64(s.Hits) }),
 		row(prometheus.CounterValue, "cache_misses_total", "Token requests that had to wait for an exchange.",
@@ -90,7 +95,15 @@ func newCollector(stats func() exchange.Stats) collector {
 			func(s exchange.Stats) float64 { return float64(s.Running) }),
 		row(prometheus.GaugeValue, "exchanges_waiting", "Exchanges that wait for others to end.",
 			func(s exchange.Stats) float64 { return float64(s.Waiting) }),
-	}}
+		row(prometheus.CounterValue, "remembered_failures_total", "Token requests answered with a failure that was remembered.",
+			func(s exchange.Stats) float64 { return float64(s.Remembered) }),
+	},
+		ahead: prometheus.NewDesc("svidecar_clock_skew_seconds", "How far Entra's clock is ahead of this machine's, by its last reply.", nil, nil),
+		autonomy: prometheus.NewDesc("svidecar_autonomy_seconds",
+			"How long the tokens in use last without Entra: the life left of the one that ends first.", perIdentity, nil),
+		success: prometheus.NewDesc("svidecar_last_success_timestamp_seconds",
+			"When an exchange of the identity last succeeded.", perIdentity, nil),
+	}
 }
 
 // Describe implements prometheus.Collector.
@@ -98,6 +111,9 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, row := range c.rows {
 		ch <- row.desc
 	}
+	ch <- c.ahead
+	ch <- c.autonomy
+	ch <- c.success
 }
 
 // Collect implements prometheus.Collector.
@@ -105,5 +121,14 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	stats := c.stats()
 	for _, row := range c.rows {
 		ch <- prometheus.MustNewConstMetric(row.desc, row.kind, row.value(stats))
+	}
+	ch <- prometheus.MustNewConstMetric(c.ahead, prometheus.GaugeValue, c.skew().Seconds())
+	for _, id := range stats.Identities {
+		// Identities that never worked may be names that somebody made up.
+		if id.LastSuccess.IsZero() {
+			continue
+		}
+		ch <- prometheus.MustNewConstMetric(c.autonomy, prometheus.GaugeValue, id.Autonomy.Seconds(), id.Tenant, id.ClientID)
+		ch <- prometheus.MustNewConstMetric(c.success, prometheus.GaugeValue, float64(id.LastSuccess.Unix()), id.Tenant, id.ClientID)
 	}
 }

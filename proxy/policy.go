@@ -115,8 +115,8 @@ func notFound(format string, args ...any) *imds.Refusal {
 	return &imds.Refusal{Outcome: imds.IdentityNotFound, Description: fmt.Sprintf(format, args...)}
 }
 
-// allows compares resources as people write them: without regard to case, a
-// trailing slash or a trailing /.default.
+// allows compares resources as people write them: without regard to case or a
+// trailing slash, and by what Scope takes for the resource.
 func (id *Identity) allows(resource string) bool {
 	for _, allowed := range id.Resources {
 		if plain(allowed) == plain(resource) {
@@ -127,8 +127,8 @@ func (id *Identity) allows(resource string) bool {
 }
 
 func plain(resource string) string {
-	resource = strings.TrimSuffix(strings.ToLower(resource), "/.default")
-	return strings.TrimSuffix(resource, "/")
+	resource = strings.TrimSuffix(exchange.Scope(resource), "/.default")
+	return strings.TrimSuffix(strings.ToLower(resource), "/")
 }
 
 // quoted shows a selector in a message. What has not the form of one is cut

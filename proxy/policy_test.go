@@ -58,6 +58,7 @@ func TestResolve(t *testing.T) {
 		{"no list, path in client id", open, byClient("../../" + second[6:]), vault, exchange.Key{}, imds.IdentityNotFound, "not a GUID"},
 		{"no list, no default", empty, imds.Selector{}, vault, exchange.Key{}, imds.IdentityNotFound, "no default"},
 		{"resource not allowed", list, byClient(second), "https://graph.microsoft.com", exchange.Key{}, imds.AccessDenied, "allowed-resources"},
+		{"resource that Scope does not take for the allowed one", list, byClient(second), vault + "/.DEFAULT", exchange.Key{}, imds.AccessDenied, "allowed-resources"},
 		{"resource that begins well", list, byClient(second), "https://vault.azure.net.evil.example", exchange.Key{}, imds.AccessDenied, "allowed-resources"},
 
 		{"default", list, imds.Selector{}, vault, firstVault, imds.OK, ""},

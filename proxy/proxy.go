@@ -46,6 +46,17 @@ type Config struct {
 	// ShutdownDelay is how long requests are still accepted once Run's
 	// context ends. Zero means no delay.
 	ShutdownDelay time.Duration
+	// MaxRequests bounds the requests answered at once; further ones are
+	// refused with 429. Zero means 2,048.
+	MaxRequests int
+	// MaxConnections bounds the connections open at once; further ones wait
+	// to be accepted. Zero means 4,096.
+	MaxConnections int
+	// Ready, if set, has a say in readiness: its error is the reason.
+	Ready func() error
+	// ClockSkew, if set, is shown as a metric: how far Entra's clock is
+	// ahead of this machine's.
+	ClockSkew func() time.Duration
 	// Logger is required. Requests that got a token are logged at debug,
 	// all others at info or above.
 	Logger *slog.Logger
@@ -60,6 +71,7 @@ type Server struct {
 	router   chi.Router
 	metrics  *metrics
 	draining atomic.Bool
+	answered atomic.Int64 // now
 	ready    atomic.Bool
 }
 
@@ -72,16 +84,32 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("proxy: Config.Policy is required")
 	case cfg.Logger == nil:
 		return nil, errors.New("proxy: Config.Logger is required")
-	case cfg.ShutdownDelay < 0:
-		return nil, fmt.Errorf("proxy: Config.ShutdownDelay %v is negative", cfg.ShutdownDelay)
+	case cfg.ShutdownDelay < 0 || cfg.MaxRequests < 0 || cfg.MaxConnections < 0:
+		return nil, errors.New("proxy: a bound in Config is negative")
 	}
+	cfg.defaults()
 	s := &Server{cfg: cfg, hosts: map[string]bool{}}
 	for _, host := range cfg.AllowedHosts {
-		s.hosts[strings.ToLower(host)] = true
+		s.hosts[strings.Trim(strings.ToLower(host), "[]")] = true
 	}
-	s.metrics = newMetrics(cfg.Tokens.Stats, cfg.Version)
+	s.metrics = newMetrics(cfg)
 	s.router = s.routes()
 	return s, nil
+}
+
+func (c *Config) defaults() {
+	if c.MaxRequests == 0 {
+		c.MaxRequests = 2048
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = 4096
+	}
+	if c.Ready == nil {
+		c.Ready = func() error { return nil }
+	}
+	if c.ClockSkew == nil {
+		c.ClockSkew = func() time.Duration { return 0 }
+	}
 }
 
 // newID returns a random UUID (RFC 9562, version 4), which ties a refusal to

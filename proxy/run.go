@@ -18,11 +18,12 @@ import (
 // Bounds of both listeners.
 const (
 	readHeaderTimeout = 5 * time.Second
-	readTimeout       = 10 * time.Second
-	writeTimeout      = 40 * time.Second // over the longest exchange, 30 s
+	readTimeout       = readHeaderTimeout // no route reads a body
+	writeTimeout      = 40 * time.Second  // over the longest exchange, 30 s
 	idleTimeout       = 2 * time.Minute
 	maxHeader         = 16 << 10 // net/http adds 4 KiB of its own
 	drainTimeout      = 40 * time.Second
+	maxOpsConnections = 64
 )
 
 // Run serves tokens and health until ctx ends, then drains: the listener stays
@@ -32,7 +33,8 @@ func (s *Server) Run(ctx context.Context, tokens, ops net.Listener) error {
 	servers := []*http.Server{s.httpServer(s.Handler()), s.httpServer(s.opsHandler())}
 	failed := make(chan error, len(servers))
 	var running sync.WaitGroup
-	for i, l := range []net.Listener{tokens, ops} {
+	bounded := limit(tokens, s.cfg.MaxConnections)
+	for i, l := range []net.Listener{bounded, limit(ops, maxOpsConnections)} {
 		running.Go(func() {
 			if err := servers[i].Serve(l); !errors.Is(err, http.ErrServerClosed) {
 				failed <- fmt.Errorf("proxy: serving %s: %w", l.Addr(), err)
@@ -75,7 +77,12 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
+		// One routing context for each connection, on which requests come
+		// one after another; chi makes one and copies the request, else.
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, chi.RouteCtxKey, chi.NewRouteContext())
+		},
+		MaxHeaderBytes: maxHeader,
 		// "OPTIONS *" goes through the guard like everything else.
 		DisableGeneralOptionsHandler: true,
 		// A connection that sends nothing or rubbish is a probe, not an
@@ -91,6 +98,10 @@ func (s *Server) opsHandler() http.Handler {
 	r.Get("/readyz", func(w http.ResponseWriter, r *http.Request) {
 		if !s.ready.Load() {
 			text(http.StatusServiceUnavailable, "shutting down\n")(w, r)
+			return
+		}
+		if err := s.cfg.Ready(); err != nil {
+			text(http.StatusServiceUnavailable, err.Error()+"\n")(w, r)
 			return
 		}
 		text(http.StatusOK, "ok\n")(w, r)

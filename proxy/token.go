@@ -33,10 +33,17 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 			s.cfg.Logger.Error("internal error", "stack", string(debug.Stack()))
 			c.fail(&imds.Refusal{Outcome: imds.Internal, Description: "an internal error: please report it with svidecar's log"})
 		}
+		s.answered.Add(-1)
 		s.account(r, c, time.Since(start))
 	}()
-	if s.draining.Load() {
+	// HTTP/1.0 has no chunks: what such a request calls its body, the next
+	// read would take for another request.
+	if s.draining.Load() || !r.ProtoAtLeast(1, 1) {
 		w.Header().Set("Connection", "close")
+	}
+	if s.answered.Add(1) > int64(s.cfg.MaxRequests) {
+		c.fail(&imds.Refusal{Outcome: imds.Throttled, Description: "too many requests at once: come back; find what asks so often, or raise --max-requests"})
+		return
 	}
 	path, refusal := s.guard(r)
 	c.path = path
@@ -45,6 +52,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.URL.Path, r.URL.RawPath = path, ""
+	if rctx := chi.RouteContext(r.Context()); rctx != nil {
+		rctx.Reset()
+	}
 	s.router.ServeHTTP(c, r)
 }
 
@@ -154,7 +164,11 @@ func refusalOf(err error) *imds.Refusal {
 	case errors.As(err, &refusal):
 		return refusal
 	case errors.As(err, &failed):
-		return &imds.Refusal{Outcome: outcomes[failed.Kind], Description: failed.Error(), RetryAfter: failed.RetryAfter}
+		outcome, ok := outcomes[failed.Kind]
+		if !ok {
+			outcome = imds.Internal
+		}
+		return &imds.Refusal{Outcome: outcome, Description: failed.Error(), RetryAfter: failed.RetryAfter}
 	default:
 		// The source returns nothing else but the cause of the request's
 		// context: nobody reads this.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/svidecar/svidecar/exchange"
 	"github.com/svidecar/svidecar/internal/config"
+	"github.com/svidecar/svidecar/internal/secret"
 	"github.com/svidecar/svidecar/mint"
 )
 
@@ -34,6 +35,28 @@ func (s sources) of(key exchange.Key) asserter {
 		return a
 	}
 	return s.fallback
+}
+
+// assertion is an exchange.AssertionFunc.
+func (s sources) assertion(ctx context.Context, key exchange.Key, fresh bool) (secret.Value, error) {
+	from := s.of(key)
+	ask := from.Assertion
+	if source, ok := from.(interface {
+		Fresh(context.Context) (mint.Assertion, error)
+	}); ok && fresh {
+		ask = source.Fresh
+	}
+	a, err := ask(ctx)
+	return a.Value, err
+}
+
+// credential describes what would be sent for key: an exchange.Config.Credential.
+func (s sources) credential(ctx context.Context, key exchange.Key) string {
+	a, err := s.of(key).Assertion(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%q %q %q %q", a.Claims.Issuer, a.Claims.Subject, a.Claims.Audience, a.Claims.KeyID)
 }
 
 func newSources(cfg *config.Config) (sources, error) {

@@ -5,10 +5,10 @@ import (
 	"crypto/x509"
 	"log/slog"
 	"net"
+	"sync/atomic"
 
 	"github.com/svidecar/svidecar/exchange"
 	"github.com/svidecar/svidecar/internal/config"
-	"github.com/svidecar/svidecar/internal/secret"
 	"github.com/svidecar/svidecar/proxy"
 )
 
@@ -20,6 +20,8 @@ type sidecar struct {
 	entra   *exchange.Entra
 	tokens  *exchange.Source
 	policy  *proxy.Policy
+	keys    []exchange.Key // of --prefetch
+	warm    atomic.Bool    // every token of --prefetch has come
 }
 
 // newSidecar builds from configuration alone; it opens files but no listener.
@@ -43,22 +45,23 @@ func assemble(cfg *config.Config, from sources, roots *x509.CertPool) (*sidecar,
 	if sc.policy, err = newPolicy(cfg); err != nil {
 		return nil, err
 	}
+	if sc.keys, err = sc.prefetchKeys(); err != nil {
+		return nil, err
+	}
 	sc.entra, err = exchange.NewEntra(exchange.EntraConfig{
 		Authority: cfg.AuthorityHost,
 		Region:    cfg.Region,
 		Roots:     roots,
-		Assertion: func(ctx context.Context, key exchange.Key) (secret.Value, error) {
-			assertion, err := from.of(key).Assertion(ctx)
-			return assertion.Value, err
-		},
+		Assertion: from.assertion,
 	})
 	if err != nil {
 		return nil, err
 	}
 	sc.tokens, err = exchange.New(exchange.Config{
-		Redeem:  sc.entra.Redeem,
-		Timeout: cfg.ExchangeTimeout,
-		Entries: cfg.CacheEntries,
+		Redeem:     sc.entra.Redeem,
+		Credential: from.credential,
+		Timeout:    cfg.ExchangeTimeout,
+		Entries:    cfg.CacheEntries,
 	})
 	return sc, err
 }
@@ -81,6 +84,8 @@ func (sc *sidecar) serve(ctx context.Context) error {
 	sc.log.Info("serving", "version", version(), "tokens", tokens.Addr().String(), "ops", ops.Addr().String(),
 		"authority", sc.cfg.AuthorityHost, "identities", len(sc.cfg.Identities), "app_service", !sc.cfg.IdentityHeader.IsZero())
 	sc.warnOfReach(tokens.Addr())
+	stopped := sc.prefetch(ctx)
+	defer stopped()
 	return server.Run(ctx, tokens, ops)
 }
 
@@ -99,6 +104,10 @@ func (sc *sidecar) newServer() (*proxy.Server, error) {
 		AllowedHosts:      sc.cfg.AllowedHosts,
 		RequireAPIVersion: sc.cfg.RequireAPIVersion,
 		ShutdownDelay:     sc.cfg.ShutdownDelay,
+		MaxRequests:       sc.cfg.MaxRequests,
+		MaxConnections:    sc.cfg.MaxConnections,
+		Ready:             sc.ready,
+		ClockSkew:         sc.entra.Skew,
 		Logger:            sc.log,
 		Version:           version(),
 	})

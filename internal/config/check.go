@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -17,6 +18,20 @@ func (l *loader) check() {
 	l.checkAuthority()
 	l.checkSources()
 	l.checkIdentities()
+	l.checkPrefetch()
+}
+
+func (l *loader) checkPrefetch() {
+	for _, entry := range l.cfg.Prefetch {
+		name, _, named := strings.Cut(entry, "=")
+		known := slices.ContainsFunc(l.cfg.Identities, func(i Identity) bool { return i.Name == name })
+		if named && !known {
+			l.addf(l.where("prefetch"), "%s names no identity of the list: write RESOURCE, or NAME=RESOURCE", quote(entry))
+		}
+	}
+	if l.cfg.ReadyRequiresToken && len(l.cfg.Prefetch) == 0 {
+		l.addf(l.where("ready-requires-token"), "needs --prefetch too: say which tokens to wait for, such as https://vault.azure.net")
+	}
 }
 
 func (l *loader) checkListeners() {

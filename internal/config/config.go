@@ -76,6 +76,11 @@ type Config struct {
 	ExchangeTimeout time.Duration // bound on one upstream exchange
 	CacheEntries    int           // bound on tokens held
 	ShutdownDelay   time.Duration // serving goes on so long after SIGTERM
+	MaxRequests     int           // answered at once
+	MaxConnections  int           // open at once
+
+	Prefetch           []string // RESOURCE, or NAME=RESOURCE with the name of an identity
+	ReadyRequiresToken bool     // readiness waits for Prefetch
 
 	// Identities are the only identities served. Nil means that any client id
 	// may be asked for, in TenantID, with ClientID as the default.

@@ -233,10 +233,10 @@ func (r *reader) entries(n *yaml.Node, within string, known []string, hint strin
 
 // keyShape is what a mistyped name looks like; anything else might be a value,
 // perhaps a secret one, that slipped into the place of a key.
-var keyShape = regexp.MustCompile(`^[A-Za-z_-]{1,40}$`)
+var keyShape = regexp.MustCompile(`^[A-Za-z_-]+$`)
 
 func unknownKey(k *yaml.Node, known []string, hint string) string {
-	if k.Kind != yaml.ScalarNode || !keyShape.MatchString(k.Value) {
+	if k.Kind != yaml.ScalarNode || !keyShape.MatchString(k.Value) || len(k.Value) > 40 {
 		return "the key is not the name of a setting; " + hint
 	}
 	return fmt.Sprintf("unknown setting %q%s", k.Value, didYouMean(k.Value, known, hint))

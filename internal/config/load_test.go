@@ -29,7 +29,7 @@ func TestDefault(t *testing.T) {
 		Listen: "127.0.0.1:8000", OpsListen: "127.0.0.1:8001", LogLevel: slog.LevelInfo, LogFormat: "json",
 		Cloud: "public", AuthorityHost: "https://login.microsoftonline.com/", Audience: "api://AzureADTokenExchange",
 		Source: config.KindFile, AssertionLifetime: 5 * time.Minute,
-		ExchangeTimeout: 10 * time.Second, CacheEntries: 4096, ShutdownDelay: time.Second,
+		ExchangeTimeout: 10 * time.Second, CacheEntries: 4096, MaxRequests: 2048, MaxConnections: 4096, ShutdownDelay: time.Second,
 	}
 	if diff := cmp.Diff(want, config.Default(), compare); diff != "" {
 		t.Errorf("Default (-want +got):\n%s", diff)
@@ -51,7 +51,8 @@ func TestLoadExample(t *testing.T) {
 		TenantID: tenant, ClientID: client,
 		Source: "local", Issuer: "https://issuer.example.com", Subject: "spiffe://example.com/ns/prod/sa/default",
 		KeyFile: "/etc/svidecar/key.pem", AssertionLifetime: 10 * time.Minute, Audience: "api://AzureADTokenExchangeUSGov",
-		ExchangeTimeout: 15 * time.Second, CacheEntries: 1024, ShutdownDelay: 5 * time.Second,
+		ExchangeTimeout: 15 * time.Second, CacheEntries: 1024, MaxRequests: 500, MaxConnections: 1000,
+		Prefetch: []string{"https://vault.azure.net", "orders=https://storage.azure.com"}, ReadyRequiresToken: true, ShutdownDelay: 5 * time.Second,
 		Identities: []config.Identity{
 			{
 				Name: "orders", ClientID: client, TenantID: tenant2, ObjectID: client2,

@@ -47,6 +47,10 @@ var samples = map[string]struct {
 	"audience":             {value: "api://other"},
 	"exchange-timeout":     {value: "11s"},
 	"cache-entries":        {value: "7", yaml: "7"},
+	"max-requests":         {value: "7", yaml: "7"},
+	"max-connections":      {value: "7", yaml: "7"},
+	"prefetch":             {value: "https://vault.azure.net,https://storage.azure.com", yaml: "[https://vault.azure.net, https://storage.azure.com]"},
+	"ready-requires-token": {value: "true", yaml: "true", needs: []string{"--prefetch=https://vault.azure.net"}},
 	"shutdown-delay":       {value: "1m30s"},
 }
 

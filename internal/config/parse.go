@@ -12,19 +12,28 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
 	"github.com/svidecar/svidecar/internal/secret"
 )
 
+// Lengths, in characters: of names of ours and of regions, and of Azure's names
+// of resource groups and identities.
+const (
+	maxName     = 63
+	maxGroup    = 90
+	maxIdentity = 128
+)
+
 var (
 	hostName   = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$`)
 	domainName = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]$`)
-	entryName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
-	regionName = regexp.MustCompile(`^[a-z][a-z0-9]{0,62}$`)
-	resourceID = regexp.MustCompile(`(?i)^/subscriptions/([^/]+)/resourcegroups/[\p{L}\p{N}_.()-]{1,90}` +
-		`/providers/Microsoft\.ManagedIdentity/userAssignedIdentities/[a-z0-9_-]{1,128}$`)
+	entryName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	regionName = regexp.MustCompile(`^[a-z][a-z0-9]*$`)
+	resourceID = regexp.MustCompile(`(?i)^/subscriptions/([^/]+)/resourcegroups/([\p{L}\p{N}_.()-]+)` +
+		`/providers/Microsoft\.ManagedIdentity/userAssignedIdentities/([a-z0-9_-]+)$`)
 )
 
 // oneOf accepts the given words, in any case.
@@ -120,7 +129,7 @@ func parseRegion(s string) (string, error) {
 	switch {
 	case strings.HasPrefix(low, "tryautodetect"):
 		return "", fmt.Errorf("%s would ask 169.254.169.254, which svidecar stands in for: name the region, or leave it out", quote(s))
-	case low == "disablemsalforceregion", !regionName.MatchString(low):
+	case low == "disablemsalforceregion", !regionName.MatchString(low), len(low) > maxName:
 		return "", fmt.Errorf("%s is not a region: name one such as westeurope, or leave it out to use the global endpoint", quote(s))
 	}
 	return low, nil
@@ -198,7 +207,7 @@ func parseClaim(s string) (string, error) {
 }
 
 func parseName(s string) (string, error) {
-	if !entryName.MatchString(s) {
+	if !entryName.MatchString(s) || len(s) > maxName {
 		return "", fmt.Errorf("%s is not a name: use at most 63 letters, digits, dots, dashes and underscores", quote(s))
 	}
 	return s, nil
@@ -213,7 +222,9 @@ func parseResource(s string) (string, error) {
 
 func parseResourceID(s string) (string, error) {
 	m := resourceID.FindStringSubmatch(s)
-	if m != nil {
+	// Lengths are counted here: counted repetitions cost megabytes when the
+	// expression is compiled, at every start.
+	if m != nil && utf8.RuneCountInString(m[2]) <= maxGroup && len(m[3]) <= maxIdentity {
 		if _, err := parseGUID(m[1]); err == nil {
 			return s, nil
 		}

@@ -158,6 +158,10 @@ func TestLoadRefusesFlagsAndVariables(t *testing.T) {
 			want: `exchange-timeout (from flag --exchange-timeout): "10" is not a duration from 1s to 30s, such as 10s`},
 		{name: "delay", args: []string{"--shutdown-delay=-1s"},
 			want: `shutdown-delay (from flag --shutdown-delay): "-1s" is not a duration from 0s to 5m, such as 10s`},
+		{name: "prefetch of nobody", args: []string{"--prefetch=orders=https://vault.azure.net"},
+			want: `prefetch (from flag --prefetch): "orders=https://vault.azure.net" names no identity of the list: write RESOURCE, or NAME=RESOURCE`},
+		{name: "readiness without prefetch", args: []string{"--ready-requires-token"},
+			want: `ready-requires-token (from flag --ready-requires-token): needs --prefetch too: say which tokens to wait for, such as https://vault.azure.net`},
 		{name: "entries", args: []string{"--cache-entries=0"},
 			want: `cache-entries (from flag --cache-entries): "0" is not a whole number from 1 to 1000000`},
 

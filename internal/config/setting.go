@@ -148,6 +148,22 @@ var settings = []setting{
 		usage: "most tokens held at once, 1 to 1000000",
 	},
 	{
+		field: countField("max-requests", func(c *Config) *int { return &c.MaxRequests }, 1, 100_000), def: "2048",
+		usage: "most requests answered at once, 1 to 100000; further ones are told to come back (429)",
+	},
+	{
+		field: countField("max-connections", func(c *Config) *int { return &c.MaxConnections }, 1, 100_000), def: "4096",
+		usage: "most connections open at once, 1 to 100000; further ones wait to be accepted",
+	},
+	{
+		field: listField("prefetch", func(c *Config) *[]string { return &c.Prefetch }, parseResource),
+		usage: "`resources` to get tokens for at the start, separated by commas; NAME=RESOURCE for an identity of the list",
+	},
+	{
+		field: boolField("ready-requires-token", func(c *Config) *bool { return &c.ReadyRequiresToken }), def: "false",
+		usage: "be ready only once every token of --prefetch has come",
+	},
+	{
 		field: durationField("shutdown-delay", func(c *Config) *time.Duration { return &c.ShutdownDelay }, 0, 5*time.Minute), def: "1s",
 		usage: "how long serving goes on after a signal to stop, 0s to 5m",
 	},

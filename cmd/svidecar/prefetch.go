@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/svidecar/svidecar/exchange"
+	"github.com/svidecar/svidecar/imds"
+)
+
+// prefetchKeys turns each entry of --prefetch, RESOURCE or NAME=RESOURCE, into
+// the key that a request for it would get.
+func (sc *sidecar) prefetchKeys() ([]exchange.Key, error) {
+	var keys []exchange.Key
+	for _, entry := range sc.cfg.Prefetch {
+		name, resource, named := strings.Cut(entry, "=")
+		query := url.Values{"resource": {resource}}
+		if !named {
+			query.Set("resource", entry)
+		}
+		for _, id := range sc.cfg.Identities {
+			if named && id.Name == name {
+				query.Set("client_id", id.ClientID)
+			}
+		}
+		req, err := imds.ParseRequest(imds.IMDS, query.Encode())
+		if err != nil {
+			return nil, fmt.Errorf("--prefetch: %q: %w", entry, err)
+		}
+		key, err := sc.policy.Resolve(req)
+		if err != nil {
+			return nil, fmt.Errorf("--prefetch: %q: %w", entry, err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// prefetch gets the first token of each key in the background, and returns what
+// waits for the end of that.
+func (sc *sidecar) prefetch(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var all, each sync.WaitGroup
+	for _, key := range sc.keys {
+		each.Go(func() { sc.persist(ctx, key) })
+	}
+	all.Go(func() {
+		each.Wait()
+		sc.warm.Store(ctx.Err() == nil)
+	})
+	return func() { cancel(); all.Wait() }
+}
+
+// persist asks until there is a token. While a new federated credential spreads
+// through Entra, refusals come and go for minutes: only the first is told.
+func (sc *sidecar) persist(ctx context.Context, key exchange.Key) {
+	begun := time.Now()
+	for attempt := 0; ; attempt++ {
+		_, err := sc.tokens.Token(ctx, key)
+		switch {
+		case err == nil:
+			sc.log.Info("first token is here", "client_id", key.ClientID, "scope", key.Scope, "after", time.Since(begun).Round(time.Millisecond).String())
+			return
+		case ctx.Err() != nil:
+			return
+		case attempt == 0:
+			sc.log.Warn("no first token yet: asking on quietly", "client_id", key.ClientID, "scope", key.Scope, "error", err.Error())
+		}
+		select {
+		case <-time.After(time.Second<<min(attempt, 4) + rand.N(time.Second)):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// ready is what /readyz says beside that the process serves.
+func (sc *sidecar) ready() error {
+	if sc.cfg.ReadyRequiresToken && !sc.warm.Load() {
+		return errors.New("waiting for the first token of each --prefetch: the log says why")
+	}
+	return nil
+}

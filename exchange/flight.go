@@ -1,0 +1,166 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// flight is one exchange that all who want its key share.
+type flight struct {
+	done   chan struct{} // closed when token and err are set
+	token  Token
+	err    error
+	wanted bool // somebody waits for it; guarded by Source.mu
+}
+
+// wait returns what the flight brings, or the cause of ctx.
+func (f *flight) wait(ctx context.Context) (Token, error) {
+	select {
+	case <-f.done:
+		return f.token, f.err
+	case <-ctx.Done():
+		return Token{}, context.Cause(ctx)
+	}
+}
+
+// fly joins the flight for key, or begins one on a context of its own: no caller
+// who gives up takes it from the others. It is called with the lock held, so
+// that between a look into the cache and this nothing can land.
+func (s *Source) fly(key Key) *flight {
+	if f, ok := s.flights[key]; ok {
+		return f
+	}
+	f := &flight{done: make(chan struct{})}
+	if s.closed {
+		f.err = unavailable("svidecar is shutting down", "ask again")
+		close(f.done)
+		return f
+	}
+	s.flights[key] = f
+	s.running.Go(func() {
+		ctx, cancel := context.WithTimeout(s.base, s.cfg.Timeout)
+		defer cancel()
+		credential := s.cfg.Credential(ctx, key)
+		token, err := s.exchange(ctx, key)
+		s.land(key, f, credential, token, err)
+	})
+	return f
+}
+
+// exchange redeems within the bounds.
+func (s *Source) exchange(ctx context.Context, key Key) (Token, *Error) {
+	if err := s.queue.acquire(ctx, key.identity()); err != nil {
+		return Token{}, whyNotStarted(err)
+	}
+	defer s.queue.release(key.identity())
+	s.stats.running.Add(1)
+	defer s.stats.running.Add(-1)
+	token, err := s.persist(ctx, key)
+	s.stats.exchanges.Add(1)
+	if err != nil {
+		s.stats.failures.Add(1)
+	}
+	return token, err
+}
+
+func whyNotStarted(err error) *Error {
+	if errors.Is(err, errCrowded) {
+		return &Error{Kind: Throttled, Cause: "too many different tokens are asked for at once", Fix: "ask again; find what asks for so many resources", local: true}
+	}
+	return &Error{Kind: Unavailable, Cause: "no exchange could be started in time", Fix: "other exchanges hang: see their errors", local: true}
+}
+
+// Pauses between attempts of one exchange, when Entra refuses a credential that
+// works.
+const (
+	firstPause  = 250 * time.Millisecond
+	maxAttempts = 4
+)
+
+// persist tries again, within the deadline, what Entra refuses now and then for
+// a credential that has worked.
+func (s *Source) persist(ctx context.Context, key Key) (Token, *Error) {
+	for attempt := 1; ; attempt++ {
+		token, err := s.attempt(ctx, key)
+		if err == nil || !err.doubtful() || !s.believes(key) {
+			return token, err
+		}
+		// Not Entra's last word on a credential that works.
+		doubted := *err
+		doubted.Kind = Unavailable
+		if attempt == maxAttempts || err.class() == spreading {
+			return token, &doubted
+		}
+		pause := firstPause << (attempt - 1)
+		select {
+		case <-time.After(pause/2 + jitter(pause)):
+		case <-ctx.Done():
+			return token, &doubted
+		}
+	}
+}
+
+func (s *Source) believes(key Key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known, ok := s.standings.Peek(key.identity())
+	return ok && known.believes(time.Now())
+}
+
+// attempt calls Redeem once. A panic in there would end the process, and with it
+// every app's identity, for a fault that concerns one key.
+func (s *Source) attempt(ctx context.Context, key Key) (token Token, failed *Error) {
+	defer func() {
+		if p := recover(); p != nil {
+			token, failed = Token{}, unavailable("an internal error stopped the exchange", "report this as a fault of svidecar")
+		}
+	}()
+	token, err := s.cfg.Redeem(ctx, key)
+	switch {
+	case errors.As(err, &failed):
+		return Token{}, failed
+	case err != nil:
+		return Token{}, unavailable("the exchange failed for an unknown reason", "report this as a fault of svidecar")
+	case token.Left(time.Now()) <= margin:
+		return Token{}, unavailable("the token that Entra issued had expired when it came", "check the clock, and the network's delay; it is retried")
+	}
+	return token, nil
+}
+
+// land stores what the flight brought and lets those who wait go on. A failure
+// never touches a token that is still good.
+func (s *Source) land(key Key, f *flight, credential string, token Token, err *Error) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer close(f.done)
+	delete(s.flights, key)
+	if f.token = token; err != nil {
+		f.err = err
+	}
+	if s.closed {
+		return
+	}
+	s.standing(key).note(err, now)
+	switch {
+	case err == nil:
+		s.failures.Remove(key)
+		s.hold(key, token, f.wanted)
+		return
+	case !err.local:
+		before, _ := s.failures.Peek(key)
+		s.failures.Add(key, before.after(err, credential, now))
+	}
+	s.rearm(key, now)
+}
+
+// standing returns the identity's, made if it is new. The lock is held.
+func (s *Source) standing(key Key) *standing {
+	known, ok := s.standings.Get(key.identity())
+	if !ok {
+		known = &standing{}
+		s.standings.Add(key.identity(), known)
+	}
+	return known
+}

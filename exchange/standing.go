@@ -1,0 +1,38 @@
+package exchange
+
+import "time"
+
+// identity is a key without its scope: what Entra knows an exchange by.
+type identity struct{ tenant, clientID string }
+
+func (k Key) identity() identity { return identity{k.Tenant, k.ClientID} }
+
+// doubt is how long a credential that has worked is given the benefit of it:
+// Entra refuses healthy credentials now and then, but not for this long.
+const doubt = 2 * time.Minute
+
+// standing is what is known of an identity. It is guarded by Source.mu.
+type standing struct {
+	lastSuccess time.Time // zero: never worked
+	refused     time.Time // since when it has been refused without a success
+	trouble     *failure  // transient failures in a row, of any of its keys
+}
+
+// believes reports whether a refusal that may be momentary is to be taken as
+// such: the identity has worked, and has not been refused for long.
+func (s *standing) believes(now time.Time) bool {
+	return !s.lastSuccess.IsZero() && (s.refused.IsZero() || now.Sub(s.refused) < doubt)
+}
+
+// note takes in how an exchange of the identity ended.
+func (s *standing) note(err *Error, now time.Time) {
+	switch {
+	case err == nil:
+		s.lastSuccess, s.refused, s.trouble = now, time.Time{}, nil
+	case err.Kind.Temporary() && !err.local:
+		s.trouble = s.trouble.after(err, "", now)
+	}
+	if err != nil && err.doubtful() && s.refused.IsZero() {
+		s.refused = now
+	}
+}
