@@ -70,8 +70,8 @@ func ask(t *testing.T, cred azcore.TokenCredential, resource string) (azcore.Acc
 
 func TestManagedIdentityCredentialIsRefused(t *testing.T) {
 	for way, credential := range azidentityWays {
-		t.Run(way+"/unknown client id", func(t *testing.T) {
-			cred := credential(t, azidentity.ClientID(strangerID))
+		t.Run(way+"/unknown object id", func(t *testing.T) {
+			cred := credential(t, azidentity.ObjectID(strangerID))
 			began := time.Now()
 			_, err := ask(t, cred, "https://stranger-"+way+".example")
 			requirePrompt(t, err, began, "Identity not found")
@@ -87,6 +87,21 @@ func TestManagedIdentityCredentialIsRefused(t *testing.T) {
 	})
 	if n := emulatorCalls(t).Scopes["https://wrong-header.example/.default"]; n != 0 {
 		t.Errorf("a request without the secret caused %d exchanges", n)
+	}
+}
+
+// TestDevKnowsEveryClientID: an app that names its own identity runs under dev
+// without a word of configuration, and gets that identity's token.
+func TestDevKnowsEveryClientID(t *testing.T) {
+	for way, credential := range azidentityWays {
+		token, err := ask(t, credential(t, azidentity.ClientID(strangerID)), unique("any-client-"+way))
+		if err != nil {
+			t.Fatalf("%s: %v", way, err)
+		}
+		var claims struct{ AppID string }
+		if err := decodeClaims(token.Token, &claims); err != nil || claims.AppID != strangerID {
+			t.Errorf("%s: appid = %q, %v; want %s", way, claims.AppID, err, strangerID)
+		}
 	}
 }
 

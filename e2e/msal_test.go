@@ -42,8 +42,8 @@ func msal(t *testing.T, id managedidentity.ID, opts ...managedidentity.ClientOpt
 
 func TestMSALIsRefused(t *testing.T) {
 	for way, connect := range msalWays {
-		t.Run(way+"/unknown client id", func(t *testing.T) {
-			client := connect(t, managedidentity.UserAssignedClientID(strangerID))
+		t.Run(way+"/unknown object id", func(t *testing.T) {
+			client := connect(t, managedidentity.UserAssignedObjectID(strangerID))
 			began := time.Now()
 			_, err := client.AcquireToken(t.Context(), "https://msal-stranger-"+way+".example")
 			requirePrompt(t, err, began, "Identity not found")

@@ -31,7 +31,7 @@ const (
 	fixAudience   = "use the audience of the cloud: api://AzureADTokenExchange, api://AzureADTokenExchangeUSGov or api://AzureADTokenExchangeChina"
 	fixRS256      = "sign with RS256; in SPIRE set jwt_key_type = \"rsa-2048\""
 	fixResource   = "check the resource's spelling, and that its application exists in the tenant"
-	fixLater      = "nothing on this side; it is retried"
+	fixLater      = "nothing on this side; the next request tries again"
 )
 
 // codes explains Entra's error numbers. Behaviour follows the HTTP status and

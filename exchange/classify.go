@@ -22,28 +22,15 @@ import (
 	"github.com/svidecar/svidecar/internal/secret"
 )
 
-// assertionError marks what the source of assertions said, so that it survives
-// MSAL's wrapping and is told apart from Entra's answers.
-type assertionError struct{ err error }
-
-func (e *assertionError) Error() string { return "exchange: no assertion: " + e.err.Error() }
-
 // classify turns any error of MSAL's into an *Error. MSAL's own error keeps the
 // request, whose body is the assertion, and quotes the reply: it ends here. The
 // assertion is given so that an echo of it can be struck out.
 func classify(err error, sent secret.Value) *Error {
-	var (
-		source *assertionError
-		call   msalerrors.CallErr
-	)
-	switch {
-	case errors.As(err, &source):
-		return fromSource(source.err)
-	case errors.As(err, &call) && call.Resp != nil:
+	var call msalerrors.CallErr
+	if errors.As(err, &call) && call.Resp != nil {
 		return fromReply(call.Resp, sent)
-	default:
-		return fromTransport(err)
 	}
+	return fromTransport(err)
 }
 
 // fromSource keeps the text of the mint's errors, which are made to be shown.
@@ -139,7 +126,7 @@ func wordsOf(k Kind, status int) (cause, fix string) {
 // in between, or Entra is in trouble. Either passes without a change here.
 func fromStranger(resp *http.Response) *Error {
 	e := unavailable(fmt.Sprintf("the reply (HTTP %d) is not in Entra's form", resp.StatusCode),
-		"look for a proxy, firewall or sign-in page between here and the authority host; else it is retried")
+		"look for a proxy, firewall or sign-in page between here and the authority host; else the next request tries again")
 	if resp.StatusCode == http.StatusTooManyRequests {
 		e.Kind, e.Cause, e.Fix = Throttled, "Entra asks to slow down", fixLater
 	}
@@ -160,29 +147,45 @@ func fromTransport(err error) *Error {
 		broken    *url.Error
 		ours      *transportError
 	)
+	to := "the authority host"
+	if errors.As(err, &dial) && dial.Op == "proxyconnect" {
+		to = "the proxy of HTTPS_PROXY"
+	}
 	switch {
 	case errors.As(err, &ours):
 		return unavailable(ours.cause, ours.fix)
 	case errors.Is(err, context.DeadlineExceeded):
-		return unavailable("Entra did not answer in time", "check the network path to the authority host")
+		return unavailable("Entra did not answer in time", "check the network path to the authority host, and HTTPS_PROXY if a proxy stands in between")
 	case errors.Is(err, context.Canceled):
 		return unavailable("the exchange was stopped", "svidecar is shutting down; ask again")
 	case errors.As(err, &dns):
-		return unavailable(fmt.Sprintf("the name %q cannot be resolved", dns.Name), "check DNS, and the spelling of the authority host, or of the proxy in HTTPS_PROXY")
+		return unavailable(fmt.Sprintf("the name %q of %s cannot be resolved", dns.Name, to), "check DNS, and the name's spelling")
 	case errors.As(err, &authority):
-		return unavailable("the authority's certificate is signed by an unknown authority",
+		return unavailable("the certificate of "+to+" is signed by an unknown authority",
 			"if a proxy inspects TLS, give its CA by --authority-ca-file")
 	case errors.As(err, &host), errors.As(err, &invalid):
-		return unavailable("the authority's certificate is not valid", "check the authority host, the clock, and any proxy that inspects TLS")
+		return unavailable("the certificate of "+to+" is not valid", "check the authority host, the clock, and any proxy that inspects TLS")
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		return unavailable("the authority host does not speak TLS", "check the authority host and the proxy settings")
+		return unavailable(to+" does not speak TLS", "check the authority host and the proxy settings")
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return unavailable("the authority host refuses the connection", "check the network path, HTTPS_PROXY and NO_PROXY")
+		return unavailable(to+" refuses the connection"+at(dial), "check the network path, HTTPS_PROXY and NO_PROXY")
 	case errors.As(err, &dial), errors.As(err, &broken), errors.Is(err, io.ErrUnexpectedEOF):
-		return unavailable("the connection to Entra failed", "check the network path to the authority host, and HTTPS_PROXY if a proxy stands in between; it is retried")
+		return unavailable("the connection to "+to+" failed"+at(dial), "check the network path, and HTTPS_PROXY if a proxy stands in between; the next request tries again")
 	default:
-		return unavailable("Entra's reply could not be read", "look for a proxy in between; it is retried")
+		return unavailable("Entra's reply could not be read", "look for a proxy in between; the next request tries again")
 	}
+}
+
+// at names the address of a failed connection.
+func at(dial *net.OpError) string {
+	var inner *net.OpError
+	if dial != nil && errors.As(dial.Err, &inner) {
+		dial = inner
+	}
+	if dial == nil || dial.Addr == nil {
+		return ""
+	}
+	return " at " + dial.Addr.String()
 }
 
 // Entra's own Retry-After may be a minute; longer ones are taken as that.

@@ -62,6 +62,9 @@ func NewEntra(cfg EntraConfig) (*Entra, error) {
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("exchange: authority host %q is not an https URL without a path, such as %s", cfg.Authority, PublicAuthority)
 	}
+	if err := checkProxy(u); err != nil {
+		return nil, err
+	}
 	transport := newTransport(u, cfg.Roots, cfg.Region)
 	return &Entra{
 		cfg:       cfg,
@@ -95,15 +98,20 @@ func (e *Entra) Redeem(ctx context.Context, key Key) (Token, error) {
 }
 
 func (e *Entra) redeem(ctx context.Context, key Key, fresh bool) (Token, *Error) {
-	var sent secret.Value
-	client, err := e.msal(key, fresh, &sent)
+	// The assertion comes first: what is wrong on this side is said before
+	// what is wrong on the other.
+	assertion, err := e.cfg.Assertion(ctx, key, fresh)
+	if err != nil {
+		return Token{}, fromSource(err)
+	}
+	client, err := e.msal(key, assertion)
 	if err != nil {
 		return Token{}, &Error{Kind: BadRequest, Cause: "client id and tenant make no valid request", Fix: "check client id and tenant id"}
 	}
 	start := time.Now()
 	res, err := client.AcquireTokenByCredential(ctx, []string{key.Scope})
 	if err != nil {
-		failed := classify(err, sent)
+		failed := classify(err, assertion)
 		failed.Cause += e.skewed(failed)
 		return Token{}, failed
 	}
@@ -130,15 +138,9 @@ func (e *Entra) skewed(failed *Error) string {
 	return fmt.Sprintf("; this machine's clock is %v ahead of Entra's", -skew)
 }
 
-// msal makes a client for one exchange. Sent receives the assertion, for
-// striking it out of what comes back.
-func (e *Entra) msal(key Key, fresh bool, sent *secret.Value) (confidential.Client, error) {
-	callback := func(ctx context.Context, _ confidential.AssertionRequestOptions) (string, error) {
-		assertion, err := e.cfg.Assertion(ctx, key, fresh)
-		if err != nil {
-			return "", &assertionError{err}
-		}
-		*sent = assertion
+// msal makes a client for one exchange.
+func (e *Entra) msal(key Key, assertion secret.Value) (confidential.Client, error) {
+	callback := func(context.Context, confidential.AssertionRequestOptions) (string, error) {
 		return assertion.Reveal(), nil
 	}
 	region := e.cfg.Region
@@ -162,7 +164,7 @@ func accept(res confidential.AuthResult, start time.Time) (Token, *Error) {
 		refresh = time.Until(res.Metadata.RefreshOn).Round(time.Second)
 	}
 	if life <= 0 || !isTokenText(res.AccessToken) {
-		return Token{}, unavailable("Entra's reply holds no usable token", "look for a proxy in between; it is retried")
+		return Token{}, unavailable("Entra's reply holds no usable token", "look for a proxy in between; the next request tries again")
 	}
 	return NewToken(secret.New(res.AccessToken), start, life, refresh), nil
 }

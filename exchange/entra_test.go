@@ -472,3 +472,38 @@ func TestSkewIsExplained(t *testing.T) {
 		})
 	}
 }
+
+// TestErrorsShowNoTokens, of whatever form, and whoever put them there.
+func TestErrorsShowNoTokens(t *testing.T) {
+	cloud := startCloud(t)
+	cert, err := cloud.CA.Certificate("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const opaque, foreign = "opaque-assertion", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.x"
+	var authority *httptest.Server
+	authority = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			w.WriteHeader(http.StatusUnauthorized)
+			fmt.Fprintf(w, `{"error":"invalid_client","error_description":"AADSTS1: no %s, no %s, no."}`, r.FormValue("client_assertion"), foreign)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(map[string]string{
+			"issuer": authority.URL + "/t/v2.0", "authorization_endpoint": authority.URL + "/a", "token_endpoint": authority.URL + "/token",
+		})
+	}))
+	authority.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	authority.StartTLS()
+	defer authority.Close()
+	e, err := exchange.NewEntra(exchange.EntraConfig{Authority: authority.URL, Roots: cloud.CA.Pool(),
+		Assertion: func(context.Context, exchange.Key, bool) (secret.Value, error) { return secret.New(opaque), nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	_, err = e.Redeem(t.Context(), vaultKey)
+	failed := failure(t, err)
+	if want := "AADSTS1: no [redacted], no [redacted], no."; failed.Detail != want || failed.Kind != exchange.Refused {
+		t.Errorf("Detail = %q of %v, want %q", failed.Detail, failed.Kind, want)
+	}
+}

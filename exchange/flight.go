@@ -43,7 +43,9 @@ func (s *Source) fly(key Key) *flight {
 		defer cancel()
 		credential := s.cfg.Credential(ctx, key)
 		token, err := s.exchange(ctx, key)
-		s.land(key, f, credential, token, err)
+		if wanted := s.land(key, f, credential, token, err); err != nil && !wanted {
+			s.cfg.Failed(key, err)
+		}
 	})
 	return f
 }
@@ -83,7 +85,7 @@ const (
 func (s *Source) persist(ctx context.Context, key Key) (Token, *Error) {
 	for attempt := 1; ; attempt++ {
 		token, err := s.attempt(ctx, key)
-		if err == nil || !err.doubtful() || !s.believes(key) {
+		if err == nil || !s.believes(key, err) {
 			return token, err
 		}
 		// Not Entra's last word on a credential that works.
@@ -101,11 +103,12 @@ func (s *Source) persist(ctx context.Context, key Key) (Token, *Error) {
 	}
 }
 
-func (s *Source) believes(key Key) bool {
+// believes reports whether a refusal may pass by itself.
+func (s *Source) believes(key Key, err *Error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known, ok := s.standings.Peek(key.identity())
-	return ok && known.believes(time.Now())
+	return ok && known.believes(err, time.Now())
 }
 
 // attempt calls Redeem once. A panic in there would end the process, and with it
@@ -123,14 +126,14 @@ func (s *Source) attempt(ctx context.Context, key Key) (token Token, failed *Err
 	case err != nil:
 		return Token{}, unavailable("the exchange failed for an unknown reason", "report this as a fault of svidecar")
 	case token.Left(time.Now()) <= margin:
-		return Token{}, unavailable("the token that Entra issued had expired when it came", "check the clock, and the network's delay; it is retried")
+		return Token{}, unavailable("the token that Entra issued had expired when it came", "check the clock, and the network's delay; the next request tries again")
 	}
 	return token, nil
 }
 
 // land stores what the flight brought and lets those who wait go on. A failure
-// never touches a token that is still good.
-func (s *Source) land(key Key, f *flight, credential string, token Token, err *Error) {
+// never touches a token that is still good. It returns whether somebody waited.
+func (s *Source) land(key Key, f *flight, credential string, token Token, err *Error) (wanted bool) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,19 +143,20 @@ func (s *Source) land(key Key, f *flight, credential string, token Token, err *E
 		f.err = err
 	}
 	if s.closed {
-		return
+		return true
 	}
 	s.standing(key).note(err, now)
 	switch {
 	case err == nil:
 		s.failures.Remove(key)
 		s.hold(key, token, f.wanted)
-		return
+		return f.wanted
 	case !err.local:
 		before, _ := s.failures.Peek(key)
 		s.failures.Add(key, before.after(err, credential, now))
 	}
 	s.rearm(key, now)
+	return f.wanted
 }
 
 // standing returns the identity's, made if it is new. The lock is held.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -147,13 +148,22 @@ func TestAutonomy(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		mustToken(t, s, keyOf("two"))
 		st := s.Stats()
-		if len(st.Identities) != 1 || st.Identities[0].Autonomy != 50*time.Minute || !st.Identities[0].LastSuccess.Equal(begun.Add(10*time.Minute)) || st.Identities[0].ClientID != "c" {
+		if len(st.Identities) != 1 || st.Identities[0].InUse != 2 || st.Identities[0].Autonomy != 50*time.Minute || !st.Identities[0].LastSuccess.Equal(begun.Add(10*time.Minute)) || st.Identities[0].ClientID != "c" {
 			t.Errorf("Stats() = %+v, want one identity with 50m and its last success 10m in", st)
 		}
+		// A caller that holds its own copy leaves the successors unused; they
+		// count all the same.
+		for range 50 {
+			time.Sleep(time.Minute)
+			if st := s.Stats(); st.Identities[0].Autonomy < 15*time.Minute {
+				t.Fatalf("Autonomy %v in health", st.Identities[0].Autonomy)
+			}
+		}
+		mustToken(t, s, keyOf("one"))
 		a.set(func() { a.err = errDown })
 		time.Sleep(2 * time.Hour)
-		if st := s.Stats(); st.Identities[0].Autonomy != 0 {
-			t.Errorf("Autonomy %v after the tokens expired, want 0", st.Identities[0].Autonomy)
+		if st := s.Stats(); st.Identities[0].InUse != 1 || st.Identities[0].Autonomy != 0 {
+			t.Errorf("%+v after the tokens expired, want 0 of the one that was used", st.Identities[0])
 		}
 	})
 }
@@ -257,6 +267,44 @@ func TestHealthyCredentialIsBelieved(t *testing.T) {
 			}
 		})
 	})
+	t.Run("refused twice, with a success between", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			a := &authority{}
+			s := newSource(t, a, exchange.Config{})
+			mustToken(t, s, keyOf("first"))
+			for i := range 2 {
+				a.set(func() { a.err = refusal("AADSTS700213") })
+				for range 100 {
+					if _, err := s.Token(t.Context(), keyOf(fmt.Sprint(i))); kindOf(err) != exchange.Unavailable {
+						t.Fatalf("in doubt %d: %v, want Unavailable", i, err)
+					}
+					time.Sleep(time.Second)
+				}
+				a.set(func() { a.err = nil })
+				mustToken(t, s, keyOf(fmt.Sprint("between", i)))
+			}
+		})
+	})
+	t.Run("new key for twenty minutes", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			a := &authority{}
+			s, key := newSource(t, a, exchange.Config{}), keyOf("second")
+			mustToken(t, s, keyOf("first"))
+			a.set(func() { a.err = refusal("AADSTS7000272") })
+			begun := time.Now()
+			for time.Since(begun) < 40*time.Minute {
+				_, err := s.Token(t.Context(), key)
+				want := exchange.Unavailable
+				if time.Since(begun) > 31*time.Minute {
+					want = exchange.Refused
+				}
+				if kindOf(err) != want && (time.Since(begun) < 29*time.Minute || want == exchange.Refused) {
+					t.Fatalf("after %v: %v, want %v", time.Since(begun), err, want)
+				}
+				time.Sleep(30 * time.Second)
+			}
+		})
+	})
 	t.Run("another code", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			a := &authority{}
@@ -278,5 +326,185 @@ func TestHealthyCredentialIsBelieved(t *testing.T) {
 				t.Errorf("Token = %v after %d attempts, want Unavailable after 1", err, a.count(key))
 			}
 		})
+	})
+}
+
+// TestMemoryEndsWithSuccess: after a success the waits begin anew.
+func TestMemoryEndsWithSuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &authority{life: 3 * time.Second} // a second of use
+		s, key := newSource(t, a, exchange.Config{}), keyOf("s")
+		a.set(func() { a.err = failOf(exchange.Refused, 0) })
+		for begun := time.Now(); time.Since(begun) < 5*time.Minute; time.Sleep(time.Second) {
+			if _, err := s.Token(t.Context(), key); err == nil {
+				t.Fatal("a token came")
+			}
+		}
+		a.set(func() { a.err = nil })
+		time.Sleep(time.Minute)
+		mustToken(t, s, key)
+		a.set(func() { a.err = failOf(exchange.Refused, 0) })
+		time.Sleep(1100 * time.Millisecond)
+		if _, err := s.Token(t.Context(), key); err == nil {
+			t.Fatal("a token came")
+		}
+		a.set(func() { a.err = nil })
+		time.Sleep(5 * time.Second) // the first wait
+		mustToken(t, s, key)
+	})
+}
+
+// TestRefusedRenewalIsNoStorm: somebody has deleted the federated credential; the
+// token held is served on, and Entra is asked at the memory's pace.
+func TestRefusedRenewalIsNoStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &authority{}
+		s, key := newSource(t, a, exchange.Config{}), keyOf("s")
+		mustToken(t, s, key)
+		a.set(func() { a.err = failOf(exchange.Refused, 0) })
+		time.Sleep(34 * time.Minute)
+		before := a.count(key)
+		for range 6000 {
+			mustToken(t, s, key)
+			time.Sleep(100 * time.Millisecond)
+		}
+		if got := a.count(key) - before; got > 15 {
+			t.Errorf("%d exchanges in ten minutes of refusals, want about one a minute", got)
+		}
+	})
+}
+
+// TestFailuresAreForgottenApart: keys that failed together do not come back
+// together.
+func TestFailuresAreForgottenApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &authority{err: failOf(exchange.Refused, 0)}
+		s := newSource(t, a, exchange.Config{})
+		const keys = 50
+		for i := range keys {
+			_, _ = s.Token(t.Context(), keyOf(fmt.Sprint(i)))
+		}
+		most, before := 0, s.Stats().Exchanges
+		for range 60 { // the memories end within 3.75 to 5 s
+			time.Sleep(100 * time.Millisecond)
+			for i := range keys {
+				_, _ = s.Token(t.Context(), keyOf(fmt.Sprint(i)))
+			}
+			now := s.Stats().Exchanges
+			most, before = max(most, int(now-before)), now
+		}
+		if most > keys/3 || before != 2*keys {
+			t.Errorf("%d of %d exchanges within 100 ms, %d in all", most, keys, before)
+		}
+	})
+}
+
+// TestExpiredTokenIsNotRenewed: once a token in use has ended in an outage, only
+// calls ask for another.
+func TestExpiredTokenIsNotRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &authority{}
+		s, key := newSource(t, a, exchange.Config{}), keyOf("s")
+		mustToken(t, s, key)
+		a.set(func() { a.err = errDown })
+		time.Sleep(time.Hour + time.Minute)
+		before := a.count(key)
+		time.Sleep(time.Hour)
+		if got := a.count(key); got != before {
+			t.Errorf("%d exchanges for an expired token that nobody asks for", got-before)
+		}
+	})
+}
+
+// TestFailedRenewalsAreTold, and only those: what somebody waited for has its
+// own reply.
+func TestFailedRenewalsAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &authority{}
+		var told atomic.Int32
+		s, key := newSource(t, a, exchange.Config{Failed: func(failed exchange.Key, err *exchange.Error) {
+			if failed != keyOf("s") || err.Kind != exchange.Unavailable {
+				t.Errorf("told of %v, %v", failed, err)
+			}
+			told.Add(1)
+		}}), keyOf("s")
+		mustToken(t, s, key)
+		a.set(func() { a.err = errDown })
+		if _, err := s.Token(t.Context(), keyOf("cold")); err == nil || told.Load() != 0 {
+			t.Errorf("Token = %v, told %d times of what a caller waited for", err, told.Load())
+		}
+		time.Sleep(40 * time.Minute)
+		if told.Load() == 0 {
+			t.Error("nothing was told of failed renewals")
+		}
+	})
+}
+
+// TestQueueKeepsItsBounds: no more exchanges at once than slots, and of one
+// identity no more than its share, while those who wait take turns.
+func TestQueueKeepsItsBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &authority{takes: time.Second}
+		s := newSource(t, a, exchange.Config{Concurrent: 8, Timeout: time.Hour})
+		var (
+			callers sync.WaitGroup
+			order   []string
+			mu      sync.Mutex
+		)
+		ask := func(clientID string, n int) {
+			for i := range n {
+				callers.Go(func() {
+					mustToken(t, s, exchange.Key{Tenant: "t", ClientID: clientID, Scope: fmt.Sprint(i)})
+					mu.Lock()
+					defer mu.Unlock()
+					order = append(order, clientID)
+				})
+			}
+			synctest.Wait()
+		}
+		ask("one", 100)
+		ask("two", 2) // fill the slots that "one" may not have
+		ask("three", 30)
+		ask("four", 30)
+		callers.Wait()
+		if a.most != 8 {
+			t.Errorf("%d exchanges at once, want 8", a.most)
+		}
+		for clientID, most := range a.mostOf {
+			if most > 6 {
+				t.Errorf("%d exchanges of %q at once, want at most 6", most, clientID)
+			}
+		}
+		// "three" and "four" began to wait after a hundred of "one", and end
+		// when about as many of "one" have had their turns.
+		last := map[string]int{}
+		for i, clientID := range order {
+			last[clientID] = i
+		}
+		if last["three"] > 110 || last["four"] > 110 || last["one"] < 150 {
+			t.Errorf("turns were not taken: the last of each came at %v", last)
+		}
+	})
+}
+
+// TestGivingUpInTheQueueLeaksNoSlot: callers' exchanges that end while they wait
+// leave the queue as it was.
+func TestGivingUpInTheQueueLeaksNoSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hung := exchange.Key{Tenant: "t", ClientID: "hung", Scope: "s"}
+		a := &authority{hangs: map[exchange.Key]bool{hung: true}}
+		s := newSource(t, a, exchange.Config{Concurrent: 1, Timeout: 10 * time.Second})
+		var callers sync.WaitGroup
+		callers.Go(func() { _, _ = s.Token(t.Context(), hung) })
+		synctest.Wait()
+		for i := range 20 {
+			callers.Go(func() { _, _ = s.Token(t.Context(), keyOf(fmt.Sprint(i))) })
+		}
+		callers.Wait()
+		time.Sleep(time.Minute)
+		mustToken(t, s, keyOf("later"))
+		if st := s.Stats(); st.Waiting != 0 || st.Running != 0 {
+			t.Errorf("Stats() = %+v, want nothing waiting or running", st)
+		}
 	})
 }

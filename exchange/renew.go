@@ -12,10 +12,11 @@ func (s *Source) hold(key Key, token Token, used bool) {
 		after = token.RefreshOn.Sub(token.NotBefore)
 	}
 	after += jitter((token.life - after) / 10)
-	if old, ok := s.entries.Peek(key); ok {
+	old, renewed := s.entries.Peek(key)
+	if renewed {
 		old.timer.Stop() // Add replaces without telling
 	}
-	e := &entry{token: token, renewLeft: token.life - after, used: used}
+	e := &entry{token: token, renewLeft: token.life - after, used: used, wanted: used || renewed}
 	e.timer = time.AfterFunc(time.Until(token.start.Add(after)), func() { s.due(key, e) })
 	s.entries.Add(key, e)
 }

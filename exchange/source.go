@@ -31,6 +31,9 @@ type Config struct {
 	// remembered failure is void once the description changes. It is asked
 	// at most once a second for a failing key.
 	Credential func(ctx context.Context, key Key) string
+	// Failed, if set, is told of each exchange that failed and that nobody
+	// waited for: a renewal, which no reply tells of. It must not block.
+	Failed func(key Key, err *Error)
 	// Timeout bounds one exchange, its retries included. Zero means 10 s.
 	Timeout time.Duration
 	// Entries bounds the tokens held; the least recently used goes. Zero
@@ -56,6 +59,9 @@ func (c *Config) defaults() {
 	}
 	if c.Waiting == 0 {
 		c.Waiting = 1024
+	}
+	if c.Failed == nil {
+		c.Failed = func(Key, *Error) {}
 	}
 	if c.Credential == nil {
 		c.Credential = func(context.Context, Key) string { return "" }
@@ -88,6 +94,7 @@ type entry struct {
 	token     Token
 	renewLeft time.Duration // the renewal is due when no more life is left
 	used      bool          // since the token came
+	wanted    bool          // used, or made to replace one that was
 	timer     *time.Timer   // of the renewal
 }
 
@@ -220,8 +227,11 @@ type IdentityStats struct {
 	// LastSuccess is when an exchange last succeeded; zero if none has.
 	LastSuccess time.Time
 	// Autonomy is how long the tokens in use last without Entra: the life
-	// left of the one that ends first; zero if none is in use.
+	// left of the one that ends first; zero if one has ended. Tokens that
+	// ended without having been used do not count.
 	Autonomy time.Duration
+	// InUse is how many tokens Autonomy is of.
+	InUse int
 }
 
 // Stats returns the counts. Its cost grows with the cache: it is for scrapes.
@@ -237,22 +247,29 @@ func (s *Source) Stats() Stats {
 	autonomy := s.autonomy(time.Now())
 	for _, id := range s.standings.Keys() {
 		known, _ := s.standings.Peek(id)
-		st.Identities = append(st.Identities, IdentityStats{
-			Tenant: id.tenant, ClientID: id.clientID, LastSuccess: known.lastSuccess, Autonomy: autonomy[id],
-		})
+		one := autonomy[id]
+		one.Tenant, one.ClientID, one.LastSuccess = id.tenant, id.clientID, known.lastSuccess
+		st.Identities = append(st.Identities, one)
 	}
 	return st
 }
 
-// autonomy is, by identity, the least life left of a token in use.
-func (s *Source) autonomy(now time.Time) map[identity]time.Duration {
-	least := map[identity]time.Duration{}
+// autonomy fills in, by identity, the least life left of a token in use, and how
+// many there are.
+func (s *Source) autonomy(now time.Time) map[identity]IdentityStats {
+	all := map[identity]IdentityStats{}
 	for _, key := range s.entries.Keys() {
 		e, _ := s.entries.Peek(key)
-		left, seen := least[key.identity()]
-		if own := max(e.token.Left(now), 0); e.used && (!seen || own < left) {
-			least[key.identity()] = own
+		left := max(e.token.Left(now), 0)
+		if !e.wanted || left == 0 && !e.used {
+			continue
 		}
+		st := all[key.identity()]
+		if st.InUse == 0 || left < st.Autonomy {
+			st.Autonomy = left
+		}
+		st.InUse++
+		all[key.identity()] = st
 	}
-	return least
+	return all
 }

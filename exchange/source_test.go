@@ -22,7 +22,8 @@ type authority struct {
 	mu      sync.Mutex
 	calls   map[exchange.Key]int
 	running map[exchange.Key]int
-	most    int // at once, of all keys
+	most    int            // at once, of all keys
+	mostOf  map[string]int // and by client id
 	life    time.Duration
 	refresh time.Duration
 	takes   time.Duration
@@ -64,16 +65,19 @@ func (a *authority) enter(key exchange.Key) (n int, takes time.Duration, hangs b
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.calls == nil {
-		a.calls, a.running = map[exchange.Key]int{}, map[exchange.Key]int{}
+		a.calls, a.running, a.mostOf = map[exchange.Key]int{}, map[exchange.Key]int{}, map[string]int{}
 	}
 	a.calls[key]++
 	a.running[key]++
 	a.doubled = a.doubled || a.running[key] > 1
-	total := 0
-	for _, r := range a.running {
+	total, own := 0, 0
+	for k, r := range a.running {
 		total += r
+		if k.ClientID == key.ClientID {
+			own += r
+		}
 	}
-	a.most = max(a.most, total)
+	a.most, a.mostOf[key.ClientID] = max(a.most, total), max(a.mostOf[key.ClientID], own)
 	return a.calls[key], a.takes, a.hangs[key]
 }
 

@@ -7,9 +7,10 @@ type identity struct{ tenant, clientID string }
 
 func (k Key) identity() identity { return identity{k.Tenant, k.ClientID} }
 
-// doubt is how long a credential that has worked is given the benefit of it:
-// Entra refuses healthy credentials now and then, but not for this long.
-const doubt = 2 * time.Minute
+// doubt is how long an identity that has worked is given the benefit of it:
+// Entra refuses healthy credentials now and then, but not for this long; and
+// takes up to half an hour to see a new key.
+var doubt = map[class]time.Duration{momentary: 2 * time.Minute, spreading: 30 * time.Minute}
 
 // standing is what is known of an identity. It is guarded by Source.mu.
 type standing struct {
@@ -18,10 +19,10 @@ type standing struct {
 	trouble     *failure  // transient failures in a row, of any of its keys
 }
 
-// believes reports whether a refusal that may be momentary is to be taken as
-// such: the identity has worked, and has not been refused for long.
-func (s *standing) believes(now time.Time) bool {
-	return !s.lastSuccess.IsZero() && (s.refused.IsZero() || now.Sub(s.refused) < doubt)
+// believes reports whether a refusal may pass by itself: its class says so, the
+// identity has worked, and has not been refused for too long.
+func (s *standing) believes(err *Error, now time.Time) bool {
+	return !s.lastSuccess.IsZero() && (s.refused.IsZero() && err.doubtful() || now.Sub(s.refused) < doubt[err.class()])
 }
 
 // note takes in how an exchange of the identity ended.

@@ -7,10 +7,12 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,6 +41,7 @@ func newTransport(authority *url.URL, roots *x509.CertPool, region string) *guar
 		region: region,
 		next: &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
+			OnProxyConnectResponse: refusedByProxy,
 			DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    5 * time.Second,
@@ -51,6 +54,30 @@ func newTransport(authority *url.URL, roots *x509.CertPool, region string) *guar
 			HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
 		},
 	}
+}
+
+// refusedByProxy explains a proxy that does not let us through; net/http would
+// keep only the words of its status line.
+func refusedByProxy(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	return &transportError{
+		fmt.Sprintf("the proxy %q refuses the way to the authority host with HTTP %d", proxy.Host, resp.StatusCode),
+		"check HTTPS_PROXY, its credentials, and what the proxy allows",
+	}
+}
+
+// checkProxy refuses settings of the environment that no request could use.
+func checkProxy(authority *url.URL) error {
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: authority})
+	if err != nil {
+		return errors.New("exchange: HTTPS_PROXY is not a URL such as http://proxy.example:3128")
+	}
+	if proxy != nil && !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, proxy.Scheme) {
+		return fmt.Errorf("exchange: HTTPS_PROXY has the scheme %q: write a URL such as http://proxy.example:3128", proxy.Scheme)
+	}
+	return nil
 }
 
 // guarded holds every request of MSAL's to the rules, and remembers discovery

@@ -128,7 +128,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		if id.LastSuccess.IsZero() {
 			continue
 		}
-		ch <- prometheus.MustNewConstMetric(c.autonomy, prometheus.GaugeValue, id.Autonomy.Seconds(), id.Tenant, id.ClientID)
+		if id.InUse > 0 {
+			ch <- prometheus.MustNewConstMetric(c.autonomy, prometheus.GaugeValue, id.Autonomy.Seconds(), id.Tenant, id.ClientID)
+		}
 		ch <- prometheus.MustNewConstMetric(c.success, prometheus.GaugeValue, float64(id.LastSuccess.Unix()), id.Tenant, id.ClientID)
 	}
 }

@@ -76,7 +76,7 @@ func (p *Policy) Resolve(req imds.Request) (exchange.Key, error) {
 	}
 	if !id.allows(req.Resource) {
 		return exchange.Key{}, &imds.Refusal{Outcome: imds.AccessDenied,
-			Description: "the identity's allowed resources do not include the one asked for: add it to allowed-resources in svidecar's configuration"}
+			Description: fmt.Sprintf("the identity with client id %s may not ask for %s: add that to its allowed-resources in svidecar's configuration, or correct the app's setting", id.ClientID, quoted(req.Resource))}
 	}
 	return exchange.Key{Tenant: id.Tenant, ClientID: id.ClientID, Scope: exchange.Scope(req.Resource)}, nil
 }
@@ -135,10 +135,16 @@ func plain(resource string) string {
 // short: it may be something that was never meant to be shown.
 func quoted(value string) string {
 	const most = 16
-	if len(value) > most && !isGUID(value) && !strings.HasPrefix(strings.ToLower(value), "/subscriptions/") {
+	if len(value) > most && !isGUID(value) && !isNamed(value) {
 		value = value[:most] + "…"
 	}
 	return fmt.Sprintf("%q", value)
+}
+
+// isNamed reports whether value looks like a resource or an identity by name, of
+// which no part is longer than a GUID by much.
+func isNamed(value string) bool {
+	return (strings.Contains(value, "://") || strings.HasPrefix(value, "/")) && shownPath(value) == value
 }
 
 // isGUID reports whether s has the form 8-4-4-4-12 in hexadecimal.

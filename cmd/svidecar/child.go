@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -53,10 +54,19 @@ func (g guide) runCommand(ctx context.Context, args []string) error {
 	err := cmd.Run()
 	var ended *exec.ExitError
 	if errors.As(err, &ended) {
-		return exitCode(max(ended.ExitCode(), 1)) // -1 if it died by a signal
+		return statusOf(ended)
 	}
 	if err != nil {
 		return fmt.Errorf("dev: running %q: %w", args[0], err)
 	}
 	return nil
+}
+
+// statusOf is what a shell would report: 128 and the signal for a command that
+// died by one.
+func statusOf(ended *exec.ExitError) exitCode {
+	if status, ok := ended.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return exitCode(128 + int(status.Signal()))
+	}
+	return exitCode(max(ended.ExitCode(), 1))
 }

@@ -12,6 +12,15 @@ import (
 // devSettings are the settings of serve that dev has too; the others it makes.
 var devSettings = []string{"listen", "unsafe-listen", "ops-listen", "log-level", "log-format", "tenant-id", "client-id", "key-file"}
 
+// devDefaults are for people: text, and each request unless a command's own
+// output would drown in them. The user's variables come first, and so count.
+func devDefaults(args []string) []string {
+	if len(args) > 0 {
+		return append(os.Environ(), "SVIDECAR_LOG_FORMAT=text", "SVIDECAR_LOG_LEVEL=info")
+	}
+	return append(os.Environ(), "SVIDECAR_LOG_FORMAT=text", "SVIDECAR_LOG_LEVEL=debug")
+}
+
 func devCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev [-- COMMAND [ARGUMENT...]]",
@@ -29,8 +38,7 @@ end with its status. The key is made anew at each start, or kept in --key-file.`
 			if len(args) > 0 && cmd.ArgsLenAtDash() != 0 {
 				return fmt.Errorf("dev: unexpected %q: put -- before a command to run", args[0])
 			}
-			// People read this log; a variable of the user's own comes first.
-			cfg, err := config.LoadPart(cmd.Flags(), append(os.Environ(), "SVIDECAR_LOG_FORMAT=text"))
+			cfg, err := config.LoadPart(cmd.Flags(), devDefaults(args))
 			if err != nil {
 				return err
 			}
@@ -38,5 +46,7 @@ end with its status. The key is made anew at each start, or kept in --key-file.`
 		},
 	}
 	config.Register(cmd.Flags(), devSettings...)
+	cmd.Flags().Lookup("log-format").DefValue = "text"
+	cmd.Flags().Lookup("log-level").DefValue = "debug; with a COMMAND info"
 	return cmd
 }

@@ -24,7 +24,7 @@ func dev(ctx context.Context, cfg *config.Config, command []string) error {
 	}
 	defer cloud.Close()
 	pointAt(cfg, cloud)
-	sc, err := assemble(cfg, sources{fallback: cloud.Source}, cloud.CA.Pool())
+	sc, err := assemble(cfg, sources{fallback: cloud.Source, before: cloud.Admit}, cloud.CA.Pool())
 	if err != nil {
 		return err
 	}
@@ -53,8 +53,11 @@ func dev(ctx context.Context, cfg *config.Config, command []string) error {
 
 // pointAt makes the settings that serve would have been given.
 func pointAt(cfg *config.Config, cloud *emulation.Emulation) {
+	cfg.TenantID, cfg.ClientID = cloud.TenantID, cloud.ClientID
 	cfg.AuthorityHost = cloud.Entra.URL() + "/"
-	cfg.IdentityHeader = secret.New(rand.Text())
+	if cfg.IdentityHeader.IsZero() {
+		cfg.IdentityHeader = secret.New(rand.Text())
+	}
 	cfg.ShutdownDelay = 0
 	cfg.Identities = []config.Identity{{
 		Name: "dev", ClientID: cloud.ClientID, TenantID: cloud.TenantID,

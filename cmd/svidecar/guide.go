@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"runtime"
+	"strings"
 
 	"github.com/svidecar/svidecar/internal/config"
 	"github.com/svidecar/svidecar/internal/emulation"
@@ -12,6 +14,14 @@ import (
 // direct are the addresses that must never be asked through a proxy: the
 // request carries the secret, and the reply the token.
 const direct = "127.0.0.1,localhost,169.254.169.254"
+
+// withDirect adds what must be asked directly to a list of such names.
+func withDirect(list string) string {
+	if list = strings.Trim(list, ", "); list == "" || list == direct {
+		return direct
+	}
+	return list + "," + direct
+}
 
 // guide tells people and programs where everything is.
 type guide struct {
@@ -36,8 +46,8 @@ func (g guide) variables() []variable {
 		{"MSI_SECRET", header},
 		{"AZURE_POD_IDENTITY_AUTHORITY_HOST", g.url},
 		{"ARM_MSI_ENDPOINT", g.url + "/metadata/identity/oauth2/token"},
-		{"NO_PROXY", direct},
-		{"no_proxy", direct},
+		{"NO_PROXY", withDirect(os.Getenv("NO_PROXY"))},
+		{"no_proxy", withDirect(os.Getenv("no_proxy"))},
 	}
 }
 
@@ -63,7 +73,9 @@ assertion  issuer %s, subject %s
 emulator   %s (controls: %s)
 health     %s/readyz and /metrics
 
-Tokens are signed by the emulator and work nowhere else. Ctrl-C ends it.
+Tokens are signed by the emulator and work nowhere else. To see what it was
+asked, and to make it fail: curl %s/
+Ctrl-C ends it.
 
-`, g.cloud.ClientID, g.cloud.TenantID, g.cloud.Issuer, emulation.Subject, g.cloud.Entra.URL(), g.cloud.Admin, g.opsURL)
+`, g.cloud.ClientID, g.cloud.TenantID, g.cloud.Issuer, emulation.Subject, g.cloud.Entra.URL(), g.cloud.Admin, g.opsURL, g.cloud.Admin)
 }

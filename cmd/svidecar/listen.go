@@ -43,3 +43,10 @@ func cause(err error) error {
 	}
 	return err
 }
+
+// warnOfReach says what --unsafe-listen means, at each start.
+func (sc *sidecar) warnOfReach(addr net.Addr) {
+	if sc.cfg.UnsafeListen {
+		sc.log.Warn("unsafe-listen is on: whoever reaches this address can ask for tokens", "tokens", addr.String())
+	}
+}

@@ -13,23 +13,51 @@ import (
 	"github.com/svidecar/svidecar/internal/config"
 )
 
-// oneToken goes the way of a request for resource without a selector.
-func oneToken(ctx context.Context, cfg *config.Config, resource string) (exchange.Key, exchange.Token, error) {
+// oneToken goes the way of a request for resource; name selects an identity of
+// the list, else it is the default one.
+func oneToken(ctx context.Context, cfg *config.Config, name, resource string) (exchange.Key, exchange.Token, error) {
+	if resource == "" {
+		return exchange.Key{}, exchange.Token{}, errors.New("--resource: it is missing: add, for instance, --resource https://vault.azure.net")
+	}
 	sc, err := newSidecar(cfg)
 	if err != nil {
 		return exchange.Key{}, exchange.Token{}, err
 	}
 	defer sc.close()
-	req, err := imds.ParseRequest(imds.IMDS, url.Values{"resource": {resource}}.Encode())
-	if refusal := new(imds.Refusal); errors.As(err, &refusal) {
-		return exchange.Key{}, exchange.Token{}, fmt.Errorf("--resource: %s", refusal.Description)
-	}
-	key, err := sc.policy.Resolve(req)
+	key, err := sc.keyOf(name, resource)
 	if err != nil {
 		return exchange.Key{}, exchange.Token{}, err
 	}
 	token, err := sc.tokens.Token(ctx, key)
 	return key, token, err
+}
+
+// keyOf is the key of a request for resource by an identity of the list, by name
+// or client id; without a name by the default one.
+func (sc *sidecar) keyOf(name, resource string) (exchange.Key, error) {
+	query := url.Values{"resource": {resource}}
+	if name != "" {
+		query.Set("client_id", name)
+	}
+	for _, id := range sc.cfg.Identities {
+		if id.Name == name {
+			query.Set("client_id", id.ClientID)
+		}
+	}
+	req, err := imds.ParseRequest(imds.IMDS, query.Encode())
+	if err != nil {
+		return exchange.Key{}, words(err)
+	}
+	key, err := sc.policy.Resolve(req)
+	return key, words(err)
+}
+
+// words is a refusal without what only programs read.
+func words(err error) error {
+	if refusal := new(imds.Refusal); errors.As(err, &refusal) {
+		return errors.New(refusal.Description)
+	}
+	return err
 }
 
 func describe(w io.Writer, key exchange.Key, token exchange.Token) error {

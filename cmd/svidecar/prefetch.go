@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/svidecar/svidecar/exchange"
-	"github.com/svidecar/svidecar/imds"
 )
 
 // prefetchKeys turns each entry of --prefetch, RESOURCE or NAME=RESOURCE, into
@@ -20,20 +18,10 @@ func (sc *sidecar) prefetchKeys() ([]exchange.Key, error) {
 	var keys []exchange.Key
 	for _, entry := range sc.cfg.Prefetch {
 		name, resource, named := strings.Cut(entry, "=")
-		query := url.Values{"resource": {resource}}
 		if !named {
-			query.Set("resource", entry)
+			name, resource = "", entry
 		}
-		for _, id := range sc.cfg.Identities {
-			if named && id.Name == name {
-				query.Set("client_id", id.ClientID)
-			}
-		}
-		req, err := imds.ParseRequest(imds.IMDS, query.Encode())
-		if err != nil {
-			return nil, fmt.Errorf("--prefetch: %q: %w", entry, err)
-		}
-		key, err := sc.policy.Resolve(req)
+		key, err := sc.keyOf(name, resource)
 		if err != nil {
 			return nil, fmt.Errorf("--prefetch: %q: %w", entry, err)
 		}

@@ -31,8 +31,8 @@ func authorityRoots(path string) (*x509.CertPool, error) {
 
 // newPolicy lists the configured identities. Without a list, AZURE_CLIENT_ID is
 // the default and any other client id of the tenant may be asked for, as with
-// azure-workload-identity's sidecar.
-func newPolicy(cfg *config.Config) (*proxy.Policy, error) {
+// azure-workload-identity's sidecar. Open allows that beside a list too.
+func newPolicy(cfg *config.Config, open bool) (*proxy.Policy, error) {
 	pc := proxy.PolicyConfig{Default: -1}
 	for i, id := range cfg.Identities {
 		if id.Default {
@@ -42,8 +42,10 @@ func newPolicy(cfg *config.Config) (*proxy.Policy, error) {
 			ClientID: id.ClientID, Tenant: id.TenantID, ObjectID: id.ObjectID, ResourceID: id.ResourceID, Resources: id.AllowedResources,
 		})
 	}
-	if cfg.Identities == nil {
+	if cfg.Identities == nil || open {
 		pc.AnyClientTenant = cfg.TenantID
+	}
+	if cfg.Identities == nil {
 		if cfg.ClientID != "" {
 			pc.Identities, pc.Default = []proxy.Identity{{ClientID: cfg.ClientID, Tenant: cfg.TenantID}}, 0
 		}

@@ -2,12 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
-	"maps"
-	"slices"
-	"strings"
 
 	"github.com/svidecar/svidecar/exchange"
 	"github.com/svidecar/svidecar/internal/config"
@@ -25,6 +20,9 @@ type sources struct {
 	byName     map[string]asserter
 	byIdentity map[identity]asserter
 	fallback   asserter // of identities that are not listed; may be nil if all are
+	// before, if set, is told of each identity before it is exchanged: dev's
+	// emulator learns of client ids as apps name them.
+	before func(clientID string)
 }
 
 // identity is a key without its scope.
@@ -39,6 +37,9 @@ func (s sources) of(key exchange.Key) asserter {
 
 // assertion is an exchange.AssertionFunc.
 func (s sources) assertion(ctx context.Context, key exchange.Key, fresh bool) (secret.Value, error) {
+	if s.before != nil {
+		s.before(key.ClientID)
+	}
 	from := s.of(key)
 	ask := from.Assertion
 	if source, ok := from.(interface {
@@ -86,26 +87,4 @@ func newSource(src config.Source) (asserter, error) {
 	return mint.NewLocal(mint.LocalConfig{
 		Signer: key, Issuer: src.Issuer, Subject: src.Subject, Audience: src.Audience, Lifetime: src.Lifetime,
 	})
-}
-
-// checkSources asks each source once, so that what can only be mended by a
-// person is known at the start and not from the first app that fails.
-func (sc *sidecar) checkSources(ctx context.Context) error {
-	for _, name := range slices.Sorted(maps.Keys(sc.sources.byName)) {
-		assertion, err := sc.sources.byName[name].Assertion(ctx)
-		var temporary interface{ Temporary() bool }
-		switch {
-		case err == nil:
-			sc.log.Info("source is ready", "source", name, "assertion", assertion.Claims.String())
-			if !slices.Contains(assertion.Claims.Audience, sc.cfg.Audience) {
-				sc.log.Warn("the assertion's audience is not the cloud's: Entra refuses it unless the federated credential says so too",
-					"source", name, "audience", strings.Join(assertion.Claims.Audience, ", "), "expected", sc.cfg.Audience)
-			}
-		case errors.As(err, &temporary) && temporary.Temporary():
-			sc.log.Warn("source has no assertion yet", "source", name, slog.String("error", err.Error()))
-		default:
-			return fmt.Errorf("source %q: %w", name, err)
-		}
-	}
-	return nil
 }

@@ -11,7 +11,7 @@ import (
 )
 
 func tokenCommand() *cobra.Command {
-	var resource string
+	var name, resource string
 	var show display
 	cmd := &cobra.Command{
 		Use:   "token --resource RESOURCE",
@@ -27,7 +27,7 @@ print whose it is and how long it lives. The token itself is printed only with
 			if err = errors.Join(err, show.check()); err != nil {
 				return err
 			}
-			key, token, err := oneToken(cmd.Context(), cfg, resource)
+			key, token, err := oneToken(cmd.Context(), cfg, name, resource)
 			if err != nil {
 				return err
 			}
@@ -35,6 +35,7 @@ print whose it is and how long it lives. The token itself is printed only with
 		},
 	}
 	cmd.Flags().StringVar(&resource, "resource", "", "`resource` that the token is for, such as https://vault.azure.net")
+	cmd.Flags().StringVar(&name, "identity", "", "`name` or client id of the identity; if not given, the default one")
 	show.register(cmd.Flags(), "access token")
 	config.Register(cmd.Flags())
 	return cmd

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"log/slog"
-	"net"
 	"sync/atomic"
 
 	"github.com/svidecar/svidecar/exchange"
@@ -42,7 +41,7 @@ func newSidecar(cfg *config.Config) (*sidecar, error) {
 func assemble(cfg *config.Config, from sources, roots *x509.CertPool) (*sidecar, error) {
 	sc := &sidecar{cfg: cfg, log: newLogger(cfg), sources: from}
 	var err error
-	if sc.policy, err = newPolicy(cfg); err != nil {
+	if sc.policy, err = newPolicy(cfg, from.before != nil); err != nil {
 		return nil, err
 	}
 	if sc.keys, err = sc.prefetchKeys(); err != nil {
@@ -60,10 +59,17 @@ func assemble(cfg *config.Config, from sources, roots *x509.CertPool) (*sidecar,
 	sc.tokens, err = exchange.New(exchange.Config{
 		Redeem:     sc.entra.Redeem,
 		Credential: from.credential,
+		Failed:     sc.renewalFailed,
 		Timeout:    cfg.ExchangeTimeout,
 		Entries:    cfg.CacheEntries,
 	})
 	return sc, err
+}
+
+// renewalFailed tells of what no reply tells: the token held is still served.
+func (sc *sidecar) renewalFailed(key exchange.Key, err *exchange.Error) {
+	sc.log.Warn("renewal failed: the token held is served on", "client_id", key.ClientID, "tenant_id", key.Tenant, "scope", key.Scope,
+		"code", err.Code, "error", err.Error())
 }
 
 func (sc *sidecar) close() {
@@ -87,13 +93,6 @@ func (sc *sidecar) serve(ctx context.Context) error {
 	stopped := sc.prefetch(ctx)
 	defer stopped()
 	return server.Run(ctx, tokens, ops)
-}
-
-// warnOfReach says what --unsafe-listen means, at each start.
-func (sc *sidecar) warnOfReach(addr net.Addr) {
-	if sc.cfg.UnsafeListen {
-		sc.log.Warn("unsafe-listen is on: whoever reaches this address can ask for tokens", "tokens", addr.String())
-	}
 }
 
 func (sc *sidecar) newServer() (*proxy.Server, error) {

@@ -67,7 +67,7 @@ func adminError(w http.ResponseWriter, status int, err error) {
 	writeJSON(w, status, map[string]string{"error": err.Error()})
 }
 
-func (s *Server) adminIndex(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) adminIndex(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = fmt.Fprintf(w, `svidecar: emulator of Microsoft Entra's token endpoint
 It serves %s . Its tokens are worth nothing anywhere else.
@@ -77,9 +77,13 @@ DELETE /calls    reset them
 GET    /faults   faults in force
 PUT    /faults   set one: {"scope":"https://vault.azure.net/.default","fault":{"status":429,"retry_after":"60","times":3}}
                  scope "*": every scope; "discovery": the OpenID configuration
+                 fault: one of hang, reset, garbage, truncate, huge, echo_assertion (true), redirect (a URL),
+                 aadsts (a code), status (400 to 599); with status or aadsts: retry_after; with any: latency
+                 ("250ms"), times; of a granted token: expires_in, refresh_in ("20m"), omit_expires_in, omit_refresh_in
+                 curl -X PUT -H Content-Type:application/json -d '{"scope":"*","fault":{"status":503,"times":2}}' http://%s/faults
 DELETE /faults   clear all
 GET    /apps     apps and their federated credentials
-`, defaultTo(s.URL(), "nothing yet"))
+`, defaultTo(s.URL(), "nothing yet"), r.Host)
 }
 
 func (s *Server) adminCalls(w http.ResponseWriter, _ *http.Request) {

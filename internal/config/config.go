@@ -159,6 +159,9 @@ func Load(fs *pflag.FlagSet, environ []string) (*Config, error) {
 func LoadPart(fs *pflag.FlagSet, environ []string) (*Config, error) {
 	l := newLoader()
 	l.collect(fs, environ)
+	if err := l.err(); err != nil {
+		return nil, err
+	}
 	l.derive()
 	l.checkListeners()
 	if err := l.err(); err != nil {

@@ -22,7 +22,7 @@ func environment(environ []string) map[string]string {
 // commandVariables stand for the flags of single commands that are no settings.
 // All commands know them, so that one environment serves all.
 var commandVariables = []string{
-	"SVIDECAR_CLAIMS", "SVIDECAR_PRINT_CONFIG", "SVIDECAR_RAW", "SVIDECAR_RESOURCE", "SVIDECAR_SOURCE_NAME", "SVIDECAR_TIMEOUT",
+	"SVIDECAR_CLAIMS", "SVIDECAR_IDENTITY", "SVIDECAR_PRINT_CONFIG", "SVIDECAR_RAW", "SVIDECAR_RESOURCE", "SVIDECAR_SOURCE_NAME", "SVIDECAR_TIMEOUT",
 }
 
 // CommandVariables returns the variables of flags that are no settings.

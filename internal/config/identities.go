@@ -110,7 +110,7 @@ func (l *loader) chooseDefault() {
 	if !ok {
 		return
 	}
-	if l.cfg.ClientID != "" {
+	if l.cfg.ClientID != "" && !l.outranked(marked) {
 		l.chooseByClientID(marked)
 		return
 	}
@@ -133,6 +133,18 @@ func (l *loader) markedDefault() (marked int, ok bool) {
 		}
 	}
 	return marked, true
+}
+
+// outranked drops a client-id that only surrounds us, where the list was written
+// for svidecar and says otherwise: the webhook sets AZURE_CLIENT_ID in every pod
+// of its service accounts, and nobody could take it away again.
+func (l *loader) outranked(marked int) bool {
+	if l.cfg.from["client-id"].explicit() || len(l.withClientID()) > 0 && marked < 0 {
+		return false
+	}
+	l.cfg.ClientID = ""
+	l.cfg.from["client-id"] = origin{text: "dropped by identities: env AZURE_CLIENT_ID"}
+	return true
 }
 
 // chooseByClientID reconciles client-id with the list and its mark.

@@ -3,6 +3,7 @@ package config_test
 import (
 	"log/slog"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -294,5 +295,40 @@ func TestLoadPart(t *testing.T) {
 		if c, err := config.LoadPart(nil, environ); err == nil {
 			t.Errorf("LoadPart(%q) = %v, want an error", environ, c)
 		}
+	}
+}
+
+// TestListOutranksTheWebhook: AZURE_CLIENT_ID is in every pod of the webhook's
+// service accounts; an identity list does not have to agree with it.
+func TestListOutranksTheWebhook(t *testing.T) {
+	const other = "99999999-9999-4999-8999-999999999999"
+	entry := func(id, more string) string { return "- client-id: " + id + "\n" + more }
+	for _, tt := range []struct {
+		name, yaml, ambient string
+		want                string // the default identity
+	}{
+		{"another than the list", "identities:\n" + entry(client, "  default: true\n") + entry(client2, ""), other, client},
+		{"another than the marked one", "identities:\n" + entry(client, "  default: true\n") + entry(client2, ""), client2, client},
+		{"the marked one", "identities:\n" + entry(client, "  default: true\n") + entry(client2, ""), client, client},
+		{"one of the list, none marked", "identities:\n" + entry(client, "") + entry(client2, ""), client2, client2},
+		{"another than the list, none marked", "identities:\n" + entry(client, "") + entry(client2, ""), other, ""},
+		{"another than the only one", "identities:\n" + entry(client, ""), other, client},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "svidecar.yaml")
+			if err := os.WriteFile(path, []byte(tt.yaml), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c := mustLoad(t, []string{"--config=" + path}, []string{"AZURE_CLIENT_ID=" + tt.ambient, "AZURE_TENANT_ID=" + tenant, "AZURE_FEDERATED_TOKEN_FILE=/token"})
+			got := ""
+			for _, id := range c.Identities {
+				if id.Default {
+					got = id.ClientID
+				}
+			}
+			if got != tt.want {
+				t.Errorf("the default is %q, want %q", got, tt.want)
+			}
+		})
 	}
 }

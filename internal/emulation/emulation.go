@@ -12,7 +12,12 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
+	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/svidecar/svidecar/exchange/entratest"
 	"github.com/svidecar/svidecar/mint"
@@ -30,7 +35,7 @@ const (
 
 // Config says what differs from the constants.
 type Config struct {
-	TenantID string // empty: TenantID
+	TenantID string // empty, or a domain: TenantID
 	ClientID string // empty: ClientID
 	// KeyFile keeps the issuer's key; made if missing. Empty: a key that
 	// lives in memory.
@@ -46,15 +51,16 @@ type Emulation struct {
 	CA       *entratest.CA
 	TenantID string
 	ClientID string
-	Issuer   string // URL
-	Admin    string // URL of the emulator's controls
+	Issuer   string     // URL
+	Admin    string     // URL of the emulator's controls
+	mu       sync.Mutex // of Admit
 	closers  []func()
 }
 
 // Start starts all parts on free loopback ports.
 func Start(cfg Config) (*Emulation, error) {
 	e := &Emulation{TenantID: cfg.TenantID, ClientID: cfg.ClientID}
-	if e.TenantID == "" {
+	if uuid.Validate(e.TenantID) != nil { // Entra knows tenants by name too, this one does not
 		e.TenantID = TenantID
 	}
 	if e.ClientID == "" {
@@ -65,6 +71,26 @@ func Start(cfg Config) (*Emulation, error) {
 		return nil, err
 	}
 	return e, nil
+}
+
+// Admit makes Entra know a further app that trusts the issuer as the first does.
+// An id that is no GUID, or is known, changes nothing.
+func (e *Emulation) Admit(clientID string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	apps := e.Entra.Apps()
+	if slices.ContainsFunc(apps, func(a entratest.App) bool { return strings.EqualFold(a.ClientID, clientID) }) {
+		return
+	}
+	_ = e.Entra.SetApps(append(apps, e.app(clientID, clientID, "")))
+}
+
+// app trusts the issuer's one subject.
+func (e *Emulation) app(clientID, name, objectID string) entratest.App {
+	return entratest.App{
+		ClientID: clientID, TenantID: e.TenantID, ObjectID: objectID, Name: name,
+		Credentials: []entratest.FederatedCredential{{Issuer: e.Issuer, Subject: Subject, Audience: Audience}},
+	}
 }
 
 // Close ends all parts and waits for them.
@@ -128,10 +154,7 @@ func issuerKey(path string) (crypto.Signer, error) {
 
 func (e *Emulation) startEntra(cfg entratest.Config) (err error) {
 	cfg.CA = e.CA
-	cfg.Apps = append(cfg.Apps, entratest.App{
-		ClientID: e.ClientID, TenantID: e.TenantID, ObjectID: ObjectID, Name: "dev",
-		Credentials: []entratest.FederatedCredential{{Issuer: e.Issuer, Subject: Subject, Audience: Audience}},
-	})
+	cfg.Apps = append(cfg.Apps, e.app(e.ClientID, "dev", ObjectID))
 	if e.Entra, err = entratest.New(cfg); err != nil {
 		return err
 	}
