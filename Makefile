@@ -14,6 +14,9 @@ BENCHTIME ?= 1s
 BENCHFLAGS ?= $(if $(filter 1x,$(BENCHTIME)),-short)
 TESTFLAGS ?=
 E2EFLAGS  ?= -timeout 30m
+SOAK      ?= 30m
+RATE      ?= 2000
+SOAKFLAGS ?=
 
 # The race detector needs cgo, which the go command turns off without a C compiler.
 RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
@@ -21,7 +24,7 @@ RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: build cross test lint vuln fuzz bench e2e cover latest clean
+.PHONY: build cross test lint vuln fuzz bench profile e2e soak cover latest clean
 
 # Static binaries that any two machines build alike.
 build:
@@ -77,6 +80,13 @@ bench: build
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $$dirs
 	go run ./e2e/bench $(BENCHFLAGS)
 
+# Where the time and the memory of a cached request go.
+profile:
+	mkdir -p bin
+	go test ./proxy -run '^$$' -bench 'Cached/8' -benchtime 3s -cpuprofile bin/cpu.pprof -memprofile bin/mem.pprof -o bin/proxy.test
+	go tool pprof -top -nodecount 25 bin/proxy.test bin/cpu.pprof
+	go tool pprof -top -nodecount 15 -sample_index=alloc_space bin/proxy.test bin/mem.pprof
+
 # Needs curl, ip (iproute2) and the right to make a network namespace; installs
 # the two where apt-get can. What is missing fails e2e/netns, unless
 # SVIDECAR_E2E_ALLOW_SKIP is set: then it is skipped, and said so.
@@ -85,6 +95,11 @@ e2e:
 	  { apt-get update -qq && apt-get install -qq --no-install-recommends curl iproute2; } || \
 	  echo '*** e2e: curl or ip is missing, and apt-get cannot install it ***' >&2
 	go test -tags e2e -count=1 $(E2EFLAGS) ./e2e/...
+
+# One long run at RATE requests a second, with a fault every ten seconds. The test
+# bounds itself. SOAKFLAGS='-write docs/benchmarks.md' puts the table there.
+soak:
+	go test -count=1 -v -timeout 0 -run '^TestSoak$$' ./e2e/chaos -args -soak $(SOAK) -rate $(RATE) $(SOAKFLAGS)
 
 cover:
 	go test -coverprofile=coverage.out -coverpkg=./... ./...

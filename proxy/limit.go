@@ -2,7 +2,18 @@ package proxy
 
 import (
 	"net"
+	"runtime"
+	"runtime/debug"
 	"sync"
+)
+
+// A burst leaves the runtime with memory that it would give back over many
+// minutes. Once a burst's connections are gone, that is done at once: at this
+// many connections a burst begins to matter, and at this fraction of them it is
+// over.
+const (
+	burst     = 256
+	burstOver = 16
 )
 
 // limited accepts no more than a number of connections at once; further ones
@@ -13,6 +24,10 @@ type limited struct {
 	slots chan struct{}
 	done  chan struct{}
 	once  sync.Once
+
+	mu   sync.Mutex
+	open int
+	peak int // of open, since memory was last given back
 }
 
 func limit(l net.Listener, most int) net.Listener {
@@ -31,7 +46,31 @@ func (l *limited) Accept() (net.Conn, error) {
 		<-l.slots
 		return nil, err
 	}
-	return &slotted{Conn: conn, release: sync.OnceFunc(func() { <-l.slots })}, nil
+	l.opened()
+	return &slotted{Conn: conn, release: sync.OnceFunc(l.closed)}, nil
+}
+
+func (l *limited) opened() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open++
+	l.peak = max(l.peak, l.open)
+}
+
+// closed gives a slot back, and after a burst the memory.
+func (l *limited) closed() {
+	<-l.slots
+	l.mu.Lock()
+	l.open--
+	over := l.peak >= burst && l.open <= l.peak/burstOver
+	if over {
+		l.peak = l.open
+	}
+	l.mu.Unlock()
+	if over {
+		runtime.GC() // pools of buffers outlive the first collection
+		debug.FreeOSMemory()
+	}
 }
 
 // Close implements net.Listener; it also ends an Accept that waits for a slot.

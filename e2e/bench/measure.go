@@ -244,7 +244,7 @@ func (w *world) failures(s *subject, proc *process, p plan) error {
 		fault    entratest.Fault
 		to       *int
 	}{
-		{"https://refused", entratest.Fault{AADSTS: 700213}, &s.refused},
+		{"https://refused", entratest.Fault{AADSTS: 700016}, &s.refused},
 		{"https://broken", entratest.Fault{Status: 500}, &s.broken},
 	} {
 		if err := w.cloud.Entra.SetFault(trial.resource+"/.default", trial.fault); err != nil {
