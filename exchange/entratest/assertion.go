@@ -34,8 +34,8 @@ type claimSet struct {
 // keyID names the signing key, by whichever of the three the header has.
 type keyID struct{ kid, x5t, x5tS256 string }
 
-func (k keyID) String() string {
-	for _, s := range []string{k.kid, k.x5t, k.x5tS256} {
+func (id keyID) String() string {
+	for _, s := range []string{id.kid, id.x5t, id.x5tS256} {
 		if s != "" {
 			return s
 		}
