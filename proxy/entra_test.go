@@ -426,6 +426,27 @@ func TestThousandColdRequestsAreOneExchange(t *testing.T) {
 	}
 }
 
+// TestFailureIsShared: twenty callers at once while Entra fails get one failure
+// each, of one exchange, and are told when to come back.
+func TestFailureIsShared(t *testing.T) {
+	p := startWholePath(t, 0)
+	if err := p.cloud.Entra.SetFault("*", entratest.Fault{Status: 500, Latency: 300 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if got := get(t, p.running, imdsTarget, metadata); got.StatusCode != 503 || got.Header.Get("Retry-After") != "1" {
+				t.Errorf("got %d, Retry-After %q; want 503, 1", got.StatusCode, got.Header.Get("Retry-After"))
+			}
+		})
+	}
+	all.Wait()
+	if calls := p.cloud.Entra.Calls(); calls.Token != 1 {
+		t.Errorf("%d exchanges for 20 callers, want 1", calls.Token)
+	}
+}
+
 // TestResourcesDoNotWaitForEachOther: ten cold resources are exchanged side by
 // side, while an eleventh hangs until its deadline.
 func TestResourcesDoNotWaitForEachOther(t *testing.T) {
