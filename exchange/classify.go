@@ -36,14 +36,14 @@ func classify(err error, sent secret.Value) *Error {
 // fromSource keeps the text of the mint's errors, which are made to be shown.
 func fromSource(err error) *Error {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return &Error{Kind: Unavailable, Cause: "the source of assertions did not answer in time", Fix: "check the source (`svidecar mint`)", local: true}
+		return &Error{Kind: Unavailable, Cause: "the source of assertions did not answer in time", Fix: "check the source (`svidecar mint`)", origin: atSource}
 	}
 	kind := NoAssertion
 	var temporary interface{ Temporary() bool }
 	if errors.As(err, &temporary) && temporary.Temporary() {
 		kind = Unavailable
 	}
-	return &Error{Kind: kind, Cause: err.Error(), local: true}
+	return &Error{Kind: kind, Cause: err.Error(), origin: atSource}
 }
 
 // entraError is Entra's error JSON, as far as it is used.

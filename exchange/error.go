@@ -58,8 +58,18 @@ type Error struct {
 	// which the failure is remembered; zero if neither is known.
 	RetryAfter time.Duration
 
-	local bool // ended before Entra was asked, and says nothing of it: not remembered
+	origin origin
 }
+
+// origin is where an exchange failed. Only Entra's failures say something of
+// Entra.
+type origin uint8
+
+const (
+	atEntra  origin = iota
+	atSource        // there was no assertion: Entra was not asked
+	atBound         // a bound of this program: nobody was asked
+)
 
 // class is that of Code.
 func (e *Error) class() class {

@@ -41,7 +41,7 @@ func (s *Source) fly(key Key) *flight {
 	s.running.Go(func() {
 		ctx, cancel := context.WithTimeout(s.base, s.cfg.Timeout)
 		defer cancel()
-		credential := s.cfg.Credential(ctx, key)
+		credential := s.credential(ctx, key)
 		token, err := s.exchange(ctx, key)
 		if wanted := s.land(key, f, credential, token, err); err != nil && !wanted {
 			s.cfg.Failed(key, err)
@@ -59,18 +59,32 @@ func (s *Source) exchange(ctx context.Context, key Key) (Token, *Error) {
 	s.stats.running.Add(1)
 	defer s.stats.running.Add(-1)
 	token, err := s.persist(ctx, key)
-	s.stats.exchanges.Add(1)
-	if err != nil {
+	switch {
+	case err != nil && err.origin == atSource:
+		s.stats.sourceFailures.Add(1)
+		return token, err
+	case err != nil:
 		s.stats.failures.Add(1)
 	}
+	s.stats.exchanges.Add(1)
 	return token, err
+}
+
+// credential is Config.Credential, contained as attempt is.
+func (s *Source) credential(ctx context.Context, key Key) (description string) {
+	defer func() {
+		if p := recover(); p != nil {
+			description = ""
+		}
+	}()
+	return s.cfg.Credential(ctx, key)
 }
 
 func whyNotStarted(err error) *Error {
 	if errors.Is(err, errCrowded) {
-		return &Error{Kind: Throttled, Cause: "too many different tokens are asked for at once", Fix: "ask again; find what asks for so many resources", local: true}
+		return &Error{Kind: Throttled, Cause: "too many different tokens are asked for at once", Fix: "ask again; find what asks for so many resources", origin: atBound}
 	}
-	return &Error{Kind: Unavailable, Cause: "no exchange could be started in time", Fix: "other exchanges hang: see their errors", local: true}
+	return &Error{Kind: Unavailable, Cause: "no exchange could be started in time", Fix: "other exchanges hang: see their errors", origin: atBound}
 }
 
 // Pauses between attempts of one exchange, when Entra refuses a credential that
@@ -145,18 +159,32 @@ func (s *Source) land(key Key, f *flight, credential string, token Token, err *E
 	if s.closed {
 		return true
 	}
-	s.standing(key).note(err, now)
+	known := s.standing(key)
+	if err == nil && known.trouble != nil {
+		s.forgive(key.identity())
+	}
+	known.note(err, now)
 	switch {
 	case err == nil:
 		s.failures.Remove(key)
 		s.hold(key, token, f.wanted)
 		return f.wanted
-	case !err.local:
+	case err.origin != atBound:
 		before, _ := s.failures.Peek(key)
 		s.failures.Add(key, before.after(err, credential, now))
 	}
 	s.rearm(key, now)
 	return f.wanted
+}
+
+// forgive drops the transient failures of an identity's keys once one of them has
+// worked again: what they failed on is over. The lock is held.
+func (s *Source) forgive(id identity) {
+	for _, key := range s.failures.Keys() {
+		if failed, ok := s.failures.Peek(key); ok && key.identity() == id && failed.err.Kind.Temporary() {
+			s.failures.Remove(key)
+		}
+	}
 }
 
 // standing returns the identity's, made if it is new. The lock is held.

@@ -14,6 +14,9 @@ const (
 	firstTransient, maxTransient = 500 * time.Millisecond, 20 * time.Second
 )
 
+// sourceWait is how long it is remembered that there was no assertion.
+const sourceWait = time.Second
+
 // failure is the memory of a key's, or an identity's, failed exchanges.
 type failure struct {
 	err        *Error
@@ -27,6 +30,11 @@ type failure struct {
 // long, with jitter, so that those who failed together do not return together;
 // and never less than Entra asked for.
 func (f *failure) after(err *Error, credential string, now time.Time) *failure {
+	if err.origin == atSource {
+		// To look again costs little, and Entra nothing; and what is missing
+		// may be there at once: the first call compares.
+		return &failure{err: err, until: now.Add(sourceWait), credential: credential}
+	}
 	count := 1
 	if f != nil {
 		count = f.count + 1

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/svidecar/svidecar/exchange"
+	"github.com/svidecar/svidecar/internal/secret"
 )
 
 func failOf(kind exchange.Kind, after time.Duration) *exchange.Error {
@@ -505,6 +506,98 @@ func TestGivingUpInTheQueueLeaksNoSlot(t *testing.T) {
 		mustToken(t, s, keyOf("later"))
 		if st := s.Stats(); st.Waiting != 0 || st.Running != 0 {
 			t.Errorf("Stats() = %+v, want nothing waiting or running", st)
+		}
+	})
+}
+
+// TestMissingAssertionIsLookedForAgain: without an assertion Entra is not asked,
+// and the source not on every call; once there is one the next call gets a token.
+func TestMissingAssertionIsLookedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked, present atomic.Int64
+		entra, err := exchange.NewEntra(exchange.EntraConfig{Assertion: func(context.Context, exchange.Key, bool) (secret.Value, error) {
+			asked.Add(1)
+			return secret.Value{}, sourceError{true}
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer entra.Close()
+		works := &authority{life: time.Hour}
+		s, err := exchange.New(exchange.Config{
+			Redeem: func(ctx context.Context, key exchange.Key) (exchange.Token, error) {
+				if present.Load() == 0 {
+					return entra.Redeem(ctx, key)
+				}
+				return works.redeem(ctx, key)
+			},
+			Credential: func(context.Context, exchange.Key) string { return fmt.Sprint(present.Load()) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		for range 10_000 {
+			if _, err := s.Token(t.Context(), keyOf("s")); kindOf(err) != exchange.Unavailable {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if n := asked.Load(); n < 5 || n > 15 {
+			t.Errorf("the source was asked %d times in 10 s, want about 10", n)
+		}
+		if st := s.Stats(); st.Exchanges != 0 || st.SourceFailures != uint64(asked.Load()) {
+			t.Errorf("Stats() = %+v, want no exchange and %d failures of the source", st, asked.Load())
+		}
+		time.Sleep(time.Second)
+		if _, err := s.Token(t.Context(), keyOf("s")); err == nil {
+			t.Fatal("a token came")
+		}
+		present.Store(1)
+		mustToken(t, s, keyOf("s"))
+	})
+}
+
+// TestOneSuccessForgivesAll: what the identity's keys failed on is over once one
+// of them has worked.
+func TestOneSuccessForgivesAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &authority{err: errDown}
+		s := newSource(t, a, exchange.Config{})
+		other := exchange.Key{Tenant: "t", ClientID: "other", Scope: "s"}
+		for begun := time.Now(); time.Since(begun) < 2*time.Minute; time.Sleep(time.Second) {
+			for _, key := range []exchange.Key{keyOf("one"), keyOf("two"), other} {
+				_, _ = s.Token(t.Context(), key)
+			}
+		}
+		refused := failOf(exchange.Refused, 0)
+		a.set(func() { a.err = refused })
+		if _, err := s.Token(t.Context(), keyOf("refused")); kindOf(err) != exchange.Refused {
+			t.Fatal(err)
+		}
+		a.set(func() { a.err = nil })
+		mustToken(t, s, keyOf("new"))
+		mustToken(t, s, keyOf("one")) // at once
+		mustToken(t, s, keyOf("two"))
+		if _, err := s.Token(t.Context(), other); kindOf(err) != exchange.Unavailable {
+			t.Errorf("another identity: %v, want its own memory", err)
+		}
+		if _, err := s.Token(t.Context(), keyOf("refused")); kindOf(err) != exchange.Refused {
+			t.Errorf("a refusal for good: %v, want it remembered", err)
+		}
+	})
+}
+
+// TestPanicInCredentialIsContained, on both ways to it.
+func TestPanicInCredentialIsContained(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &authority{err: failOf(exchange.Refused, 0)}
+		s := newSource(t, a, exchange.Config{Credential: func(context.Context, exchange.Key) string { panic("boom") }})
+		for range 3 {
+			if _, err := s.Token(t.Context(), keyOf("s")); kindOf(err) != exchange.Refused {
+				t.Errorf("Token = %v, want Refused", err)
+			}
+			time.Sleep(1500 * time.Millisecond)
 		}
 	})
 }

@@ -99,8 +99,8 @@ type entry struct {
 }
 
 type counters struct {
-	hits, misses, remembered, exchanges, failures atomic.Uint64
-	running                                       atomic.Int64
+	hits, misses, remembered, exchanges, failures, sourceFailures atomic.Uint64
+	running                                                       atomic.Int64
 }
 
 // New validates cfg and starts nothing.
@@ -201,7 +201,7 @@ func (s *Source) recall(ctx context.Context, key Key, failed *failure, now time.
 		failed.checked = now
 	}
 	s.mu.Unlock()
-	if !compare || s.cfg.Credential(ctx, key) == failed.credential {
+	if !compare || s.credential(ctx, key) == failed.credential {
 		s.stats.remembered.Add(1)
 		return Token{}, failed.recall(now)
 	}
@@ -214,7 +214,8 @@ func (s *Source) recall(ctx context.Context, key Key, failed *failure, now time.
 type Stats struct {
 	Hits, Misses        uint64 // calls of Token, answered from the cache or by an exchange
 	Remembered          uint64 // calls of Token, answered with a failure that was remembered
-	Exchanges, Failures uint64 // exchanges that ended, and those of them that failed
+	Exchanges, Failures uint64 // exchanges at Entra that ended, and those of them that failed
+	SourceFailures      uint64 // exchanges that ended before Entra was asked: there was no assertion
 	Running             int64  // exchanges under way
 	Waiting             int    // exchanges that wait for a slot
 	Entries             int    // tokens held
@@ -239,7 +240,8 @@ func (s *Source) Stats() Stats {
 	st := Stats{
 		Hits: s.stats.hits.Load(), Misses: s.stats.misses.Load(), Remembered: s.stats.remembered.Load(),
 		Exchanges: s.stats.exchanges.Load(), Failures: s.stats.failures.Load(),
-		Running: s.stats.running.Load(), Waiting: s.queue.waits(),
+		SourceFailures: s.stats.sourceFailures.Load(),
+		Running:        s.stats.running.Load(), Waiting: s.queue.waits(),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

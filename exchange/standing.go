@@ -30,7 +30,7 @@ func (s *standing) note(err *Error, now time.Time) {
 	switch {
 	case err == nil:
 		s.lastSuccess, s.refused, s.trouble = now, time.Time{}, nil
-	case err.Kind.Temporary() && !err.local:
+	case err.Kind.Temporary() && err.origin == atEntra:
 		s.trouble = s.trouble.after(err, "", now)
 	}
 	if err != nil && err.doubtful() && s.refused.IsZero() {

@@ -110,7 +110,11 @@ type document struct {
 func (g *guarded) close() {
 	g.cancel()
 	g.refreshing.Wait()
-	if next, ok := g.next.(*http.Transport); ok {
+	g.closeIdle()
+}
+
+func (g *guarded) closeIdle() {
+	if next, ok := g.next.(interface{ CloseIdleConnections() }); ok {
 		next.CloseIdleConnections()
 	}
 }
@@ -159,6 +163,9 @@ func hostOf(u *url.URL) string { return strings.ToLower(strings.TrimSuffix(u.Hos
 func (g *guarded) send(req *http.Request) (*http.Response, error) {
 	resp, err := g.next.RoundTrip(req)
 	if err != nil {
+		// The connections beside the one that failed may be as dead, and
+		// each would cost an exchange its whole time.
+		g.closeIdle()
 		return nil, err
 	}
 	g.observe(resp.Header.Get("Date"))

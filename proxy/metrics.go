@@ -95,6 +95,8 @@ func newCollector(stats func() exchange.Stats, skew func() time.Duration) collec
 			func(s exchange.Stats) float64 { return float64(s.Running) }),
 		row(prometheus.GaugeValue, "exchanges_waiting", "Exchanges that wait for others to end.",
 			func(s exchange.Stats) float64 { return float64(s.Waiting) }),
+		row(prometheus.CounterValue, "source_failures_total", "Exchanges that ended before Entra was asked: there was no assertion.",
+			func(s exchange.Stats) float64 { return float64(s.SourceFailures) }),
 		row(prometheus.CounterValue, "remembered_failures_total", "Token requests answered with a failure that was remembered.",
 			func(s exchange.Stats) float64 { return float64(s.Remembered) }),
 	},

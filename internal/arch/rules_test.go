@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"internal/secret":      {},
 	"e2e":                  {anything},
 	"e2e/bench":            {anything},
+	"e2e/chaos":            {anything},
 	"e2e/netns":            {anything},
 	"cmd/svidecar":         {anything},
 	"cmd/svidecar-webhook": {anything},

@@ -1,0 +1,5 @@
+//go:build !e2e
+
+package chaos_test
+
+const fullByTag = false
