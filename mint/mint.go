@@ -1,8 +1,9 @@
 // Package mint owns assertions, the JWTs that Microsoft Entra redeems for access
-// tokens: it reads them from a file or signs them, and it owns the signing keys
-// and the discovery and key documents that let others verify them. It never
-// talks to Entra, never verifies an assertion it has not signed, and logs
-// nothing.
+// tokens: it reads them from a file, fetches them from the SPIFFE Workload API,
+// or signs them, and it owns the signing keys and the discovery and key documents
+// that let others verify them. It never talks to Entra, never verifies an
+// assertion it has not signed (unless [WorkloadConfig.VerifyBundle] asks for it),
+// and logs nothing.
 //
 // A signing key is a [crypto.Signer] everywhere, so that it may live in a file,
 // a TPM or a key service.
@@ -39,7 +40,7 @@ type Assertion struct {
 // next, and never holds any part of a token, so that it may be logged and shown
 // to an application.
 type Error struct {
-	Path   string // the assertion file; empty for an assertion signed here
+	Path   string // the assertion file; empty for one fetched or signed here
 	Claims Claims // what was parsed before the refusal, not verified; else zero
 
 	text      string
@@ -50,12 +51,14 @@ type Error struct {
 // Error implements error.
 func (e *Error) Error() string { return e.text }
 
-// Unwrap returns the cause: one of this package's Err values, an error of the
-// file system, or whatever a remote signer answered.
+// Unwrap returns the cause, if there is one beyond the text: one of this
+// package's Err values, an error of the file system, a gRPC status, or whatever a
+// remote signer answered.
 func (e *Error) Unwrap() error { return e.cause }
 
 // Temporary reports whether the same call may succeed later although nobody
-// changes the configuration: the file may still appear, or be renewed.
+// changes the configuration: the file may still appear, or be renewed, the
+// agent come back.
 func (e *Error) Temporary() bool { return e.temporary }
 
 // foreignTextMax bounds, in bytes, the text of an error that is not ours.
