@@ -27,12 +27,13 @@ import (
 
 // The kinds of [Source].
 const (
-	KindFile  = "file"  // a projected token, read anew for each assertion
-	KindLocal = "local" // assertions signed here with our own key
+	KindFile   = "file"   // a projected token, read anew for each assertion
+	KindLocal  = "local"  // assertions signed here with our own key
+	KindSPIFFE = "spiffe" // JWT-SVIDs from the SPIFFE Workload API
 )
 
 // DefaultSourceName is the name of the source made from the top-level settings
-// (federated-token-file, or issuer, subject and key-file).
+// (federated-token-file; or issuer, subject and key-file; or spiffe-socket).
 const DefaultSourceName = "default"
 
 // Config holds the settings of one sidecar. Make one with [Load], or with
@@ -65,10 +66,13 @@ type Config struct {
 	TenantID string // GUID or verified domain; empty only if every identity has its own
 	ClientID string // the identity used when a request names none; may be empty
 
-	Source             string // KindFile or KindLocal: what the top-level source is
+	Source             string // KindFile, KindLocal or KindSPIFFE: what the top-level source is
 	FederatedTokenFile string // KindFile: path of the projected token
 	Issuer             string // KindLocal: https URL
-	Subject            string // KindLocal: the sub claim
+	Subject            string // KindLocal: the sub claim; KindSPIFFE: the SPIFFE ID to choose, may be empty
+	SPIFFESocket       string // KindSPIFFE: address of the Workload API
+	SPIFFEHint         string // KindSPIFFE: the hint to choose by; may be empty
+	SPIFFEVerify       bool   // KindSPIFFE: check SVIDs against the bundle
 	KeyFile            string // KindLocal: the signing key
 	AssertionLifetime  time.Duration
 	Audience           string // what Entra expects in assertions of this cloud
@@ -107,16 +111,20 @@ type Identity struct {
 // Source is one origin of assertions.
 type Source struct {
 	Name string // unique
-	Kind string // KindFile or KindLocal
+	Kind string // KindFile, KindLocal or KindSPIFFE
 
 	Path string // KindFile: the token
 
 	Issuer   string        // KindLocal
-	Subject  string        // KindLocal
+	Subject  string        // KindLocal; KindSPIFFE, may be empty
 	KeyFile  string        // KindLocal
 	Lifetime time.Duration // KindLocal; zero for others
 
-	Audience string // what the assertion's aud is (KindLocal), or should be (KindFile)
+	Socket string // KindSPIFFE
+	Hint   string // KindSPIFFE; may be empty
+	Verify bool   // KindSPIFFE
+
+	Audience string // what the assertion's aud is (KindLocal), or should be (others)
 }
 
 // Default returns a Config in which every setting has its default value. It is

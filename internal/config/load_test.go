@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +70,14 @@ func TestLoadExample(t *testing.T) {
 				KeyFile: "/etc/svidecar/orders.pem", Lifetime: 3 * time.Minute, Audience: "api://AzureADTokenExchangeUSGov",
 			},
 			{
+				Name: "spire", Kind: "spiffe", Socket: "unix:///run/spire/agent/public/api.sock", Subject: "spiffe://example.com/ns/prod/sa/reports",
+				Verify: true, Audience: "api://AzureADTokenExchangeUSGov",
+			},
+			{
+				Name: "spire-internal", Kind: "spiffe", Socket: "unix:///run/spire/agent/public/api.sock",
+				Hint: "internal", Audience: "api://AzureADTokenExchangeUSGov",
+			},
+			{
 				Name: "default", Kind: "local", Issuer: "https://issuer.example.com", Subject: "spiffe://example.com/ns/prod/sa/default",
 				KeyFile: "/etc/svidecar/key.pem", Lifetime: 10 * time.Minute, Audience: "api://AzureADTokenExchangeUSGov",
 			},
@@ -97,7 +106,7 @@ func TestExampleCoversEveryKey(t *testing.T) {
 	}
 	for _, key := range []string{
 		"name", "client-id", "tenant-id", "object-id", "resource-id", "default", "allowed-resources", "source",
-		"kind", "path", "issuer", "subject", "key-file", "lifetime", "audience",
+		"kind", "path", "issuer", "subject", "key-file", "lifetime", "audience", "socket", "hint", "verify",
 	} {
 		if !regexp.MustCompile(`(?m)^ +(- )?` + key + `:`).Match(data) {
 			t.Errorf("testdata/example.yaml says nothing of %s in a list", key)
@@ -330,5 +339,20 @@ func TestListOutranksTheWebhook(t *testing.T) {
 				t.Errorf("the default is %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestSPIFFESocketOfTheEnvironment is used if it is asked for, and else nobody's
+// mistake: the variable is set for all programs of a pod or a machine.
+func TestSPIFFESocketOfTheEnvironment(t *testing.T) {
+	environ := append(slices.Clone(webhook), "SPIFFE_ENDPOINT_SOCKET=unix:///run/agent.sock")
+	c := mustLoad(t, nil, environ)
+	if len(c.Sources) != 1 || c.Sources[0].Kind != "file" || c.SPIFFESocket != "" {
+		t.Errorf("a file source with the variable set: %+v", c.Sources)
+	}
+	c = mustLoad(t, []string{"--source=spiffe", "--subject=spiffe://example.com/a"}, environ)
+	want := []config.Source{{Name: "default", Kind: "spiffe", Socket: "unix:///run/agent.sock", Subject: "spiffe://example.com/a", Audience: "api://AzureADTokenExchange"}}
+	if diff := cmp.Diff(want, c.Sources); diff != "" {
+		t.Errorf("sources (-want +got):\n%s", diff)
 	}
 }

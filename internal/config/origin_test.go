@@ -44,6 +44,9 @@ var samples = map[string]struct {
 	"subject":              {value: "other", needs: local},
 	"key-file":             {value: "other", needs: local},
 	"assertion-lifetime":   {value: "6m", needs: local},
+	"spiffe-socket":        {value: "unix:///run/agent.sock", needs: []string{"--source=spiffe"}},
+	"spiffe-hint":          {value: "internal", needs: []string{"--source=spiffe", "--spiffe-socket=unix:///run/agent.sock"}},
+	"spiffe-verify":        {value: "true", yaml: "true", needs: []string{"--source=spiffe", "--spiffe-socket=unix:///run/agent.sock"}},
 	"audience":             {value: "api://other"},
 	"exchange-timeout":     {value: "11s"},
 	"cache-entries":        {value: "7", yaml: "7"},
@@ -113,7 +116,7 @@ func TestEverySettingIsReachableFromEveryPlace(t *testing.T) {
 				t.Errorf("by flag and by variable differ (-flag +variable):\n%s", diff)
 			}
 			without := sample.needs
-			if name == "source" { // the others are refused without it
+			if name == "source" || name == "spiffe-socket" { // the others are refused without it
 				without = nil
 			}
 			if diff := cmp.Diff(byFlag, mustLoad(t, without, minimal), compare); diff == "" {

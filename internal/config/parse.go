@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+	"github.com/spiffe/go-spiffe/v2/workloadapi"
 
 	"github.com/svidecar/svidecar/internal/secret"
 )
@@ -101,6 +102,23 @@ func isBareHost(s string) bool {
 		return ok && err == nil && a.Is6()
 	}
 	return isHost(s) && !strings.Contains(s, ":")
+}
+
+// parseSocket accepts the addresses that the SPIFFE Workload Endpoint
+// specification allows: an absolute path, or an IP address with a port.
+func parseSocket(s string) (string, error) {
+	err := workloadapi.ValidateAddress(s)
+	if err != nil {
+		return "", fmt.Errorf("%s is no address of a Workload API: write one such as unix:///run/spire/agent/public/api.sock or tcp://127.0.0.1:8089", quote(s))
+	}
+	return s, nil
+}
+
+func parseHint(s string) (string, error) {
+	if hasSpace(s) || len(s) > 1024 {
+		return "", fmt.Errorf("%s is no hint: write it as the registration entry has it, without white space", quote(s))
+	}
+	return s, nil
 }
 
 func parseGUID(s string) (string, error) {

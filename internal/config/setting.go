@@ -111,8 +111,8 @@ var settings = []setting{
 		usage:   "client `id` of the identity that answers requests which name none",
 	},
 	{
-		field: textField("source", func(c *Config) *string { return &c.Source }, oneOf(KindFile, KindLocal)), def: KindFile,
-		usage: "`kind` of source that assertions come from: file (--federated-token-file) or local (--issuer, --subject, --key-file)",
+		field: textField("source", func(c *Config) *string { return &c.Source }, oneOf(KindFile, KindLocal, KindSPIFFE)), def: KindFile,
+		usage: "`kind` of source that assertions come from: file (--federated-token-file), local (--issuer, --subject, --key-file) or spiffe (--spiffe-socket)",
 	},
 	{
 		field:   textField("federated-token-file", func(c *Config) *string { return &c.FederatedTokenFile }, parsePath),
@@ -125,7 +125,7 @@ var settings = []setting{
 	},
 	{
 		field: textField("subject", func(c *Config) *string { return &c.Subject }, parseSubject),
-		usage: "`subject` of the assertions, such as a SPIFFE ID, for --source local",
+		usage: "`subject` of the assertions, a SPIFFE ID, for --source local; for --source spiffe the one to choose among several",
 	},
 	{
 		field: textField("key-file", func(c *Config) *string { return &c.KeyFile }, parsePath),
@@ -134,6 +134,19 @@ var settings = []setting{
 	{
 		field: durationField("assertion-lifetime", func(c *Config) *time.Duration { return &c.AssertionLifetime }, minLifetime, maxLifetime), def: shortDuration(defaultLifetime),
 		usage: "how long an assertion is valid, 1m to 1h, for --source local",
+	},
+	{
+		field:   textField("spiffe-socket", func(c *Config) *string { return &c.SPIFFESocket }, parseSocket),
+		ambient: []string{"SPIFFE_ENDPOINT_SOCKET"},
+		usage:   "`address` of the SPIFFE Workload API, such as unix:///run/spire/agent/public/api.sock, for --source spiffe",
+	},
+	{
+		field: textField("spiffe-hint", func(c *Config) *string { return &c.SPIFFEHint }, parseHint),
+		usage: "`hint` of the identity to choose among several, for --source spiffe",
+	},
+	{
+		field: boolField("spiffe-verify", func(c *Config) *bool { return &c.SPIFFEVerify }), def: "false",
+		usage: "check each assertion against the trust domain's keys before use, for --source spiffe",
 	},
 	{
 		field: textField("audience", func(c *Config) *string { return &c.Audience }, parseAudience), derive: audienceOfCloud,
@@ -184,11 +197,14 @@ var identityFields = []field[Identity]{
 // sourceFields are the keys of one entry of sources.
 var sourceFields = []field[Source]{
 	textField("name", func(s *Source) *string { return &s.Name }, parseName),
-	textField("kind", func(s *Source) *string { return &s.Kind }, oneOf(KindFile, KindLocal)),
+	textField("kind", func(s *Source) *string { return &s.Kind }, oneOf(KindFile, KindLocal, KindSPIFFE)),
 	textField("path", func(s *Source) *string { return &s.Path }, parsePath),
 	textField("issuer", func(s *Source) *string { return &s.Issuer }, parseIssuer),
 	textField("subject", func(s *Source) *string { return &s.Subject }, parseSubject),
 	textField("key-file", func(s *Source) *string { return &s.KeyFile }, parsePath),
 	durationField("lifetime", func(s *Source) *time.Duration { return &s.Lifetime }, minLifetime, maxLifetime),
+	textField("socket", func(s *Source) *string { return &s.Socket }, parseSocket),
+	textField("hint", func(s *Source) *string { return &s.Hint }, parseHint),
+	boolField("verify", func(s *Source) *bool { return &s.Verify }),
 	textField("audience", func(s *Source) *string { return &s.Audience }, parseAudience),
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -13,28 +14,57 @@ func (l *loader) checkSources() {
 	for i := range l.cfg.Sources {
 		l.checkSource(i, names)
 	}
+	l.checkForeignSettings()
 	switch l.cfg.Source {
 	case KindFile:
 		l.checkFileSettings()
 	case KindLocal:
 		l.checkLocalSettings()
+	case KindSPIFFE:
+		l.checkSPIFFESettings()
 	}
 	if len(l.cfg.Sources) == 0 && len(l.list) == before {
 		l.addf("federated-token-file", "not set, so there is nothing to prove an identity with: "+
 			"set --federated-token-file (azure-workload-identity sets AZURE_FEDERATED_TOKEN_FILE), "+
-			"or --source local with --issuer, --subject and --key-file")
+			"--source spiffe with --spiffe-socket, or --source local with --issuer, --subject and --key-file")
 	}
 }
 
-// localOnly are the top-level settings that only a local source uses.
-var localOnly = []string{"issuer", "subject", "key-file", "assertion-lifetime"}
+// ownSettings are the top-level settings that not every kind of source uses.
+var ownSettings = []struct {
+	name  string
+	kinds []string
+	drop  func(*Config) // of those that have a variable which is not ours
+}{
+	{"federated-token-file", []string{KindFile}, func(c *Config) { c.FederatedTokenFile = "" }},
+	{"issuer", []string{KindLocal}, nil},
+	{"subject", []string{KindLocal, KindSPIFFE}, nil},
+	{"key-file", []string{KindLocal}, nil},
+	{"assertion-lifetime", []string{KindLocal}, nil},
+	{"spiffe-socket", []string{KindSPIFFE}, func(c *Config) { c.SPIFFESocket = "" }},
+	{"spiffe-hint", []string{KindSPIFFE}, nil},
+	{"spiffe-verify", []string{KindSPIFFE}, nil},
+}
 
-func (l *loader) checkFileSettings() {
-	for _, name := range localOnly {
-		if l.given(name) {
-			l.addf(l.where(name), "is for --source local, and contradicts %s, which is %q: add --source local, or remove %s", l.mention("source"), KindFile, name)
+// checkForeignSettings refuses what belongs to another kind of source than the
+// chosen one, and drops what only surrounds us: the webhook sets its variable in
+// every pod of its service accounts, and SPIFFE's is set for all programs.
+func (l *loader) checkForeignSettings() {
+	for _, own := range ownSettings {
+		from := l.cfg.from[own.name]
+		switch {
+		case !from.given() || slices.Contains(own.kinds, l.cfg.Source):
+		case from.explicit():
+			l.addf(l.where(own.name), "is for --source %s, and contradicts %s, which is %q: add --source %s, or remove %s",
+				strings.Join(own.kinds, " or "), l.mention("source"), l.cfg.Source, own.kinds[0], own.name)
+		default:
+			own.drop(l.cfg)
+			l.cfg.from[own.name] = origin{text: "dropped by source: " + from.text}
 		}
 	}
+}
+
+func (l *loader) checkFileSettings() {
 	switch {
 	case l.cfg.FederatedTokenFile != "":
 		l.addImplicit(Source{Kind: KindFile, Path: l.cfg.FederatedTokenFile}, map[string]string{"path": "federated-token-file"})
@@ -45,13 +75,6 @@ func (l *loader) checkFileSettings() {
 
 func (l *loader) checkLocalSettings() {
 	c := l.cfg
-	if l.cfg.from["federated-token-file"].explicit() {
-		l.addf(l.where("federated-token-file"), "is for --source file, and contradicts %s, which is %q: remove one of them", l.mention("source"), KindLocal)
-	} else if l.given("federated-token-file") {
-		// The webhook sets the variable in every pod of its service accounts.
-		c.FederatedTokenFile = ""
-		c.from["federated-token-file"] = origin{text: "dropped by source: env AZURE_FEDERATED_TOKEN_FILE"}
-	}
 	var missing []string
 	for _, name := range []string{"issuer", "subject", "key-file"} {
 		if !l.given(name) {
@@ -65,6 +88,25 @@ func (l *loader) checkLocalSettings() {
 	l.addImplicit(
 		Source{Kind: KindLocal, Issuer: c.Issuer, Subject: c.Subject, KeyFile: c.KeyFile, Lifetime: c.AssertionLifetime},
 		map[string]string{"issuer": "issuer", "subject": "subject", "key-file": "key-file", "lifetime": "assertion-lifetime"})
+}
+
+func (l *loader) checkSPIFFESettings() {
+	c := l.cfg
+	if c.SPIFFESocket == "" {
+		l.addf(l.where("source"), "%q needs --spiffe-socket too (or SPIFFE_ENDPOINT_SOCKET): add it, such as unix:///run/spire/agent/public/api.sock", KindSPIFFE)
+		return
+	}
+	l.chooseOnce("subject", "spiffe-hint")
+	l.addImplicit(
+		Source{Kind: KindSPIFFE, Socket: c.SPIFFESocket, Subject: c.Subject, Hint: c.SPIFFEHint, Verify: c.SPIFFEVerify},
+		map[string]string{"socket": "spiffe-socket", "subject": "subject", "hint": "spiffe-hint", "verify": "spiffe-verify"})
+}
+
+// chooseOnce refuses two ways of choosing among several SVIDs.
+func (l *loader) chooseOnce(subject, hint string) {
+	if l.given(subject) && l.given(hint) {
+		l.addf(l.where(hint), "contradicts %s, which chooses too: remove one of them", l.mention(subject))
+	}
 }
 
 // addImplicit appends the source made from the top-level settings. from says
@@ -89,10 +131,10 @@ func (l *loader) addImplicit(s Source, from map[string]string) {
 
 // implicitSetting is the setting that most plainly makes the implicit source.
 func (l *loader) implicitSetting() string {
-	if l.cfg.Source == KindLocal {
-		return "source"
+	if l.cfg.Source == KindFile {
+		return "federated-token-file"
 	}
-	return "federated-token-file"
+	return "source"
 }
 
 // checkSource completes the listed source i. names holds the paths of the names
@@ -105,15 +147,18 @@ func (l *loader) checkSource(i int, names map[string]string) {
 	l.unique(path+".name", s.Name, names)
 	switch s.Kind {
 	case "":
-		l.addf(l.where(path), "no kind: add one, %s or %s", KindFile, KindLocal)
+		l.addf(l.where(path), "no kind: add one, %s, %s or %s", KindFile, KindLocal, KindSPIFFE)
 	case KindFile:
-		l.fit(path, KindFile, []string{"path"}, []string{"issuer", "subject", "key-file", "lifetime"})
+		l.fit(path, KindFile, []string{"path"}, nil)
 	case KindLocal:
-		l.fit(path, KindLocal, []string{"issuer", "subject", "key-file"}, []string{"path"})
+		l.fit(path, KindLocal, []string{"issuer", "subject", "key-file"}, []string{"lifetime"})
 		if s.Lifetime == 0 {
 			s.Lifetime = defaultLifetime
 			l.follow(path, "lifetime", "default")
 		}
+	case KindSPIFFE:
+		l.fit(path, KindSPIFFE, []string{"socket"}, []string{"subject", "hint", "verify"})
+		l.chooseOnce(path+".subject", path+".hint")
 	}
 	if s.Audience == "" {
 		s.Audience = l.cfg.Audience
@@ -121,18 +166,22 @@ func (l *loader) checkSource(i int, names map[string]string) {
 	}
 }
 
+// everyKind has these fields.
+var everyKind = []string{"name", "kind", "audience"}
+
 // fit checks that the entry at path has what its kind needs and nothing that
 // belongs to another kind.
-func (l *loader) fit(path, kind string, needed, foreign []string) {
+func (l *loader) fit(path, kind string, needed, optional []string) {
 	for _, name := range needed {
 		if !l.given(path + "." + name) {
 			l.addf(l.where(path), "kind %s needs %s: add it", kind, name)
 		}
 	}
-	for _, name := range foreign {
-		if l.given(path + "." + name) {
-			l.addf(l.where(path+"."+name), "contradicts %s, which is %q: remove it, or correct the kind", l.mention(path+".kind"), kind)
+	for _, f := range sourceFields {
+		if !l.given(path+"."+f.name) || slices.Contains(everyKind, f.name) || slices.Contains(needed, f.name) || slices.Contains(optional, f.name) {
+			continue
 		}
+		l.addf(l.where(path+"."+f.name), "contradicts %s, which is %q: remove it, or correct the kind", l.mention(path+".kind"), kind)
 	}
 }
 
