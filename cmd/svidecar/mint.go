@@ -34,6 +34,7 @@ reads it can be this workload until it expires.`,
 			if err != nil {
 				return err
 			}
+			defer made.close()
 			if name == "" {
 				name = cfg.DefaultSource()
 			}

@@ -41,6 +41,7 @@ func TestScript(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("GORACE", quickExit)
+			env.Values["emulation"] = &emulationOf{}
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
@@ -50,6 +51,7 @@ func TestScript(t *testing.T) {
 			return os.Getuid() == 0, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"agent":   cmdAgent,
 			"entra":   cmdEntra,
 			"fault":   cmdFault,
 			"free":    cmdFree,
@@ -62,6 +64,9 @@ func TestScript(t *testing.T) {
 		},
 	})
 }
+
+// emulationOf is what a script's commands hand on to each other.
+type emulationOf struct{ source *mint.Local }
 
 // signingKey is one key for all scripts, because making one takes long.
 var signingKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
@@ -82,6 +87,7 @@ func cmdEntra(ts *testscript.TestScript, neg bool, args []string) {
 	cloud, err := emulation.Start(emulation.Config{KeyFile: keyFile, Entra: entratest.Config{Key: key}})
 	ts.Check(err)
 	ts.Defer(cloud.Close)
+	ts.Value("emulation").(*emulationOf).source = cloud.Source
 	assertion, err := cloud.Source.Assertion(context.Background())
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs("token"), []byte(assertion.Value.Reveal()+"\n"), 0o600))

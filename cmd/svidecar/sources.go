@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/svidecar/svidecar/exchange"
 	"github.com/svidecar/svidecar/internal/config"
@@ -77,8 +78,13 @@ func newSources(cfg *config.Config) (sources, error) {
 }
 
 func newSource(src config.Source) (asserter, error) {
-	if src.Kind == config.KindFile {
+	switch src.Kind {
+	case config.KindFile:
 		return mint.NewFile(mint.FileConfig{Path: src.Path})
+	case config.KindSPIFFE:
+		return mint.NewWorkload(mint.WorkloadConfig{
+			Address: src.Socket, Audience: src.Audience, Subject: src.Subject, Hint: src.Hint, VerifyBundle: src.Verify,
+		})
 	}
 	key, err := mint.LoadKey(src.KeyFile)
 	if err != nil {
@@ -87,4 +93,13 @@ func newSource(src config.Source) (asserter, error) {
 	return mint.NewLocal(mint.LocalConfig{
 		Signer: key, Issuer: src.Issuer, Subject: src.Subject, Audience: src.Audience, Lifetime: src.Lifetime,
 	})
+}
+
+// close ends the sources that hold connections.
+func (s sources) close() {
+	for _, a := range s.byName {
+		if c, ok := a.(io.Closer); ok {
+			_ = c.Close()
+		}
+	}
 }

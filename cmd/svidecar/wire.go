@@ -75,6 +75,7 @@ func (sc *sidecar) renewalFailed(key exchange.Key, err *exchange.Error) {
 func (sc *sidecar) close() {
 	sc.tokens.Close()
 	sc.entra.Close()
+	sc.sources.close()
 }
 
 // serve listens and runs until ctx ends.
