@@ -130,6 +130,7 @@ func (a *agent) FetchJWTSVID(ctx context.Context, request *workload.JWTSVIDReque
 		select {
 		case <-s.hang:
 		case <-ctx.Done():
+			return nil, status.FromContextError(ctx.Err()).Err()
 		}
 	}
 	return a.answer(request, s)
