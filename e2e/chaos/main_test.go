@@ -37,7 +37,7 @@ func soakForm(rate int) size {
 	return size{
 		clients: clients, every: clients * time.Second / time.Duration(rate), perClass: 6,
 		before: 5 * time.Second, fault: 5 * time.Second, after: 5 * time.Second,
-		fresh: 500 * time.Millisecond, growth: 48e6, retryAfter: 5,
+		fresh: 3 * time.Second, growth: 48e6, retryAfter: 5,
 		short: lives{10 * time.Second, 0}, medium: lives{60 * time.Second, 10 * time.Second}, long: lives{400 * time.Second, 20 * time.Second},
 	}
 }
@@ -55,7 +55,7 @@ type size struct {
 	short      lives
 	medium     lives
 	long       lives
-	fresh      time.Duration // that a request may take whose token is as good as new
+	fresh      time.Duration // that a request may take whose token is as good as new: a busy machine may stall, but not as long as an exchange hangs
 	growth     float64       // bytes of memory that a fault may leave behind
 	retryAfter int           // seconds that Entra asks for when it throttles
 }
@@ -79,7 +79,7 @@ func fullForm() size {
 	return size{
 		clients: 1000, every: time.Second, perClass: 6,
 		before: 3 * time.Second, fault: 8 * time.Second, after: 2 * time.Second, timeout: 4 * time.Second,
-		parallel: 3, fresh: 500 * time.Millisecond, growth: 32e6, retryAfter: 5,
+		parallel: 3, fresh: 2 * time.Second, growth: 32e6, retryAfter: 5,
 		short: lives{8 * time.Second, 0}, medium: lives{60 * time.Second, 4 * time.Second}, long: lives{380 * time.Second, 4 * time.Second},
 	}
 }
