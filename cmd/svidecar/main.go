@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 )
 
 func main() {
+	collectLess()
 	// The first signal asks for an orderly end; once that has begun, a
 	// second one ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -42,4 +44,13 @@ func run(ctx context.Context, args []string) int {
 		fmt.Fprintf(os.Stderr, "svidecar: %s\n", strings.TrimSpace(line))
 	}
 	return 1
+}
+
+// collectLess lets the heap, which is a few megabytes, double once more before
+// it is collected: under load that halves the collections, and at rest it costs
+// nothing. GOGC outranks it.
+func collectLess() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(200)
+	}
 }
