@@ -12,6 +12,7 @@ type flight struct {
 	token  Token
 	err    error
 	wanted bool // somebody waits for it; guarded by Source.mu
+	probe  bool // begun as a renewal; guarded by Source.mu
 }
 
 // wait returns what the flight brings, or the cause of ctx.
@@ -163,7 +164,7 @@ func (s *Source) land(key Key, f *flight, credential string, token Token, err *E
 	if err == nil && known.trouble != nil {
 		s.forgive(key.identity())
 	}
-	known.note(err, now)
+	known.note(err, now, f.probe)
 	switch {
 	case err == nil:
 		s.failures.Remove(key)
@@ -178,10 +179,11 @@ func (s *Source) land(key Key, f *flight, credential string, token Token, err *E
 }
 
 // forgive drops the transient failures of an identity's keys once one of them has
-// worked again: what they failed on is over. The lock is held.
+// worked again: what they failed on is over. Those that Entra gave a time for keep
+// it. The lock is held.
 func (s *Source) forgive(id identity) {
 	for _, key := range s.failures.Keys() {
-		if failed, ok := s.failures.Peek(key); ok && key.identity() == id && failed.err.Kind.Temporary() {
+		if failed, ok := s.failures.Peek(key); ok && key.identity() == id && failed.err.Kind.Temporary() && failed.err.RetryAfter == 0 {
 			s.failures.Remove(key)
 		}
 	}

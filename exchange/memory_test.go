@@ -601,3 +601,88 @@ func TestPanicInCredentialIsContained(t *testing.T) {
 		}
 	})
 }
+
+// TestRenewalsDoNotStarve: resources of the same identity that hang, and are asked
+// for all the time, do not keep a good token from being renewed.
+func TestRenewalsDoNotStarve(t *testing.T) {
+	for _, failing := range []int{1, 3, 8} {
+		synctest.Test(t, func(t *testing.T) {
+			a := &authority{hangs: map[exchange.Key]bool{}}
+			s, good := newSource(t, a, exchange.Config{}), keyOf("good")
+			mustToken(t, s, good)
+			ctx, cancel := context.WithCancel(t.Context())
+			var callers sync.WaitGroup
+			for i := range failing {
+				bad := keyOf(fmt.Sprint("bad", i))
+				a.set(func() { a.hangs[bad] = true })
+				callers.Go(func() {
+					for ctx.Err() == nil {
+						_, _ = s.Token(ctx, bad)
+						time.Sleep(time.Second)
+					}
+				})
+			}
+			least := time.Hour
+			for begun := time.Now(); time.Since(begun) < 3*time.Hour; time.Sleep(time.Second) {
+				least = min(least, mustToken(t, s, good).Left(time.Now()))
+			}
+			cancel()
+			callers.Wait()
+			if least < 20*time.Minute {
+				t.Errorf("beside %d resources that hang a token had %v left, want half of its life", failing, least)
+			}
+		})
+	}
+}
+
+// TestForgivenessKeepsEntrasTime: a success of another resource does not shorten
+// the wait that Entra asked for.
+func TestForgivenessKeepsEntrasTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		throttled := keyOf("throttled")
+		works := &authority{life: time.Hour}
+		asked := 0
+		s, err := exchange.New(exchange.Config{Redeem: func(ctx context.Context, key exchange.Key) (exchange.Token, error) {
+			if key == throttled {
+				asked++
+				return exchange.Token{}, failOf(exchange.Throttled, time.Minute)
+			}
+			return works.redeem(ctx, key)
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		for i := range 59 {
+			_, _ = s.Token(t.Context(), throttled)
+			mustToken(t, s, keyOf(fmt.Sprint(i)))
+			time.Sleep(time.Second)
+		}
+		if asked != 1 {
+			t.Errorf("Entra was asked %d times in a minute that it asked for", asked)
+		}
+	})
+}
+
+// TestCallerWhoGaveUpVoidsNoMemory: a credential that could not be looked at in a
+// caller's time is not another credential.
+func TestCallerWhoGaveUpVoidsNoMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &authority{err: failOf(exchange.Refused, 0)}
+		s, key := newSource(t, a, exchange.Config{Credential: func(ctx context.Context, _ exchange.Key) string {
+			if ctx.Err() != nil {
+				return "no time"
+			}
+			return "same"
+		}}), keyOf("s")
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 60 {
+			_, _ = s.Token(gone, key)
+			time.Sleep(time.Second)
+		}
+		if got := a.count(key); got > 6 {
+			t.Errorf("%d exchanges in a minute, want about 4", got)
+		}
+	})
+}

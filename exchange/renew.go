@@ -37,7 +37,16 @@ func (s *Source) due(key Key, e *entry) {
 		s.rearm(key, now)
 		return
 	}
-	s.fly(key)
+	s.renew(key)
+}
+
+// renew joins the flight for key, or begins one that counts as a probe. The lock
+// is held.
+func (s *Source) renew(key Key) *flight {
+	_, joins := s.flights[key]
+	f := s.fly(key)
+	f.probe = f.probe || !joins
+	return f
 }
 
 // mayRenew reports whether a background renewal of key may begin. While the
@@ -54,10 +63,12 @@ func (s *Source) mayRenew(key Key, now time.Time) bool {
 	return !ok || known.trouble == nil || !now.Before(known.trouble.until) && !s.probing(key)
 }
 
-// probing reports whether another key of the identity is being exchanged.
+// probing reports whether a renewal of another key of the identity is under way.
+// What callers wait for does not count: a resource that fails for ever would keep
+// the identity's other tokens from being renewed.
 func (s *Source) probing(key Key) bool {
-	for other := range s.flights { // at most Concurrent and Waiting
-		if other.identity() == key.identity() {
+	for other, f := range s.flights {
+		if f.probe && other.identity() == key.identity() {
 			return true
 		}
 	}

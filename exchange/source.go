@@ -160,7 +160,7 @@ func (s *Source) hit(ctx context.Context, key Key, e *entry, left time.Duration,
 	token := e.token
 	var f *flight
 	if left <= e.renewLeft && s.mayRenew(key, now) {
-		f = s.fly(key)
+		f = s.renew(key)
 		f.wanted = f.wanted || left <= floor
 	}
 	s.mu.Unlock()
@@ -205,8 +205,13 @@ func (s *Source) recall(ctx context.Context, key Key, failed *failure, now time.
 		s.stats.remembered.Add(1)
 		return Token{}, failed.recall(now)
 	}
+	if ctx.Err() != nil { // the source may have said no more than that
+		return Token{}, context.Cause(ctx)
+	}
 	s.mu.Lock()
-	s.failures.Remove(key)
+	if current, _ := s.failures.Peek(key); current == failed {
+		s.failures.Remove(key)
+	}
 	return s.miss(ctx, key, now)
 }
 

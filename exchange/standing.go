@@ -25,12 +25,14 @@ func (s *standing) believes(err *Error, now time.Time) bool {
 	return !s.lastSuccess.IsZero() && (s.refused.IsZero() && err.doubtful() || now.Sub(s.refused) < doubt[err.class()])
 }
 
-// note takes in how an exchange of the identity ended.
-func (s *standing) note(err *Error, now time.Time) {
+// note takes in how an exchange of the identity ended. Once there is trouble only
+// probes move its pace: a resource that fails for ever, on demand, says nothing of
+// the others.
+func (s *standing) note(err *Error, now time.Time, probe bool) {
 	switch {
 	case err == nil:
 		s.lastSuccess, s.refused, s.trouble = now, time.Time{}, nil
-	case err.Kind.Temporary() && err.origin == atEntra:
+	case err.Kind.Temporary() && err.origin == atEntra && (s.trouble == nil || probe):
 		s.trouble = s.trouble.after(err, "", now)
 	}
 	if err != nil && err.doubtful() && s.refused.IsZero() {

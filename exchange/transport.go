@@ -192,7 +192,8 @@ func (g *guarded) discover(req *http.Request) (*http.Response, error) {
 	if ok && time.Since(known.fetched) >= discoveryTTL {
 		known.fetched = time.Now() // one at a time; the next in a day
 		g.documents[key] = known
-		g.refreshing.Go(func() { g.refresh(req) })
+		again := req.Clone(g.base) // ours, when the caller's has gone
+		g.refreshing.Go(func() { g.refresh(again) })
 	}
 	g.mu.Unlock()
 	if ok {
@@ -215,7 +216,7 @@ const refreshTimeout = 10 * time.Second
 func (g *guarded) refresh(req *http.Request) {
 	ctx, cancel := context.WithTimeout(g.base, refreshTimeout)
 	defer cancel()
-	if doc, err := g.fetch(req.Clone(ctx)); err == nil && doc.good {
+	if doc, err := g.fetch(req.WithContext(ctx)); err == nil && doc.good {
 		g.remember(req.URL.String(), doc)
 	}
 }
@@ -255,6 +256,7 @@ func (g *guarded) fetch(req *http.Request) (document, error) {
 func (g *guarded) judge(body []byte) (good bool, err error) {
 	var fields struct {
 		Issuer   string `json:"issuer"`
+		Sign     string `json:"authorization_endpoint"`
 		Endpoint string `json:"token_endpoint"`
 	}
 	endpoint := &url.URL{}
@@ -267,7 +269,9 @@ func (g *guarded) judge(body []byte) (good bool, err error) {
 			"look for a proxy, firewall or sign-in page between here and the authority host",
 		}
 	}
-	return g.allowed(endpoint), nil
+	// What MSAL would refuse is not remembered: it would for a day.
+	issuer, err := url.Parse(fields.Issuer)
+	return err == nil && g.allowed(issuer) && fields.Sign != "" && g.allowed(endpoint), nil
 }
 
 func (d document) reply(req *http.Request) *http.Response {

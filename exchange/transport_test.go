@@ -113,7 +113,7 @@ func TestRequestsStayOnTheAuthority(t *testing.T) {
 func TestDiscoveryIsRefreshedInTheBackground(t *testing.T) {
 	const where = "https://login.example/t/v2.0/.well-known/openid-configuration"
 	document := func(n int, host string) io.Reader {
-		return strings.NewReader(fmt.Sprintf(`{"issuer":"i","token_endpoint":"https://%s/token","n":%d}`, host, n))
+		return strings.NewReader(fmt.Sprintf(`{"issuer":"https://login.example/t","authorization_endpoint":"a","token_endpoint":"https://%s/token","n":%d}`, host, n))
 	}
 	synctest.Test(t, func(t *testing.T) {
 		calls := 0
@@ -144,6 +144,12 @@ func TestDiscoveryIsRefreshedInTheBackground(t *testing.T) {
 				return answer(200, strings.NewReader("<html>sign in</html>"))
 			},
 			func(*http.Request) (*http.Response, error) { return answer(200, document(9, "evil.example")) },
+			func(*http.Request) (*http.Response, error) { // MSAL would refuse it
+				return answer(200, strings.NewReader(`{"issuer":"https://login.example/t","token_endpoint":"https://login.example/token","n":9}`))
+			},
+			func(*http.Request) (*http.Response, error) {
+				return answer(200, strings.NewReader(`{"issuer":"https://evil.example/t","authorization_endpoint":"a","token_endpoint":"https://login.example/token","n":9}`))
+			},
 			func(*http.Request) (*http.Response, error) { return answer(200, &endless{}) },
 			func(*http.Request) (*http.Response, error) { return nil, errors.New("down") },
 			func(r *http.Request) (*http.Response, error) { <-r.Context().Done(); return nil, r.Context().Err() },
@@ -155,8 +161,8 @@ func TestDiscoveryIsRefreshedInTheBackground(t *testing.T) {
 		}
 		next = func(*http.Request) (*http.Response, error) { return answer(200, document(2, "login.example")) }
 		time.Sleep(discoveryTTL)
-		expect(1, 8)
-		expect(2, 8)
+		expect(1, 10)
+		expect(2, 10)
 	})
 }
 

@@ -45,10 +45,14 @@ func (sc *sidecar) prefetch(ctx context.Context) (stop func()) {
 	return func() { cancel(); all.Wait() }
 }
 
+// again is how often a reason that lasts is told.
+const again = 10 * time.Minute
+
 // persist asks until there is a token. While a new federated credential spreads
-// through Entra, refusals come and go for minutes: only the first is told.
+// through Entra, refusals come and go for minutes: a reason is told when it is
+// new, and every ten minutes.
 func (sc *sidecar) persist(ctx context.Context, key exchange.Key) {
-	begun := time.Now()
+	begun, told, reason := time.Now(), time.Time{}, ""
 	for attempt := 0; ; attempt++ {
 		_, err := sc.tokens.Token(ctx, key)
 		switch {
@@ -57,7 +61,8 @@ func (sc *sidecar) persist(ctx context.Context, key exchange.Key) {
 			return
 		case ctx.Err() != nil:
 			return
-		case attempt == 0:
+		case reason != reasonOf(err) || time.Since(told) > again:
+			told, reason = time.Now(), reasonOf(err)
 			sc.log.Warn("no first token yet: asking on quietly", "client_id", key.ClientID, "scope", key.Scope, "error", err.Error())
 		}
 		select {
@@ -66,6 +71,15 @@ func (sc *sidecar) persist(ctx context.Context, key exchange.Key) {
 			return
 		}
 	}
+}
+
+// reasonOf tells failures apart, without what differs from one to the next.
+func reasonOf(err error) string {
+	var failed *exchange.Error
+	if errors.As(err, &failed) {
+		return failed.Kind.String() + failed.Code
+	}
+	return err.Error()
 }
 
 // ready is what /readyz says beside that the process serves.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/svidecar/svidecar/exchange"
 	"github.com/svidecar/svidecar/internal/config"
@@ -54,6 +55,9 @@ func (s sources) assertion(ctx context.Context, key exchange.Key, fresh bool) (s
 
 // credential describes what would be sent for key: an exchange.Config.Credential.
 func (s sources) credential(ctx context.Context, key exchange.Key) string {
+	// It is looked at before an exchange, whose time it must not take.
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	a, err := s.of(key).Assertion(ctx)
 	if err != nil {
 		return err.Error()
