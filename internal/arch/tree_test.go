@@ -51,6 +51,8 @@ func load(fsys fs.FS) (*tree, error) {
 		switch {
 		case err != nil:
 			return err
+		case name == ".git" && !d.IsDir(): // of a linked work tree
+			return nil
 		case d.IsDir() && (name == ".git" || name == "bin"):
 			return fs.SkipDir
 		case !d.Type().IsRegular():
