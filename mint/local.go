@@ -10,14 +10,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/cryptosigner"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/svidecar/svidecar/internal/secret"
 )
@@ -65,8 +63,7 @@ type Local struct {
 	public *rsa.PublicKey
 	jose   jose.Signer
 
-	held   atomic.Pointer[Assertion]
-	flight singleflight.Group
+	holder holder
 }
 
 // NewLocal checks cfg. It signs nothing.
@@ -85,7 +82,10 @@ func NewLocal(cfg LocalConfig) (*Local, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mint: LocalConfig.Signer: %w", err)
 	}
-	return &Local{cfg: cfg, public: public, jose: signer}, nil
+	l := &Local{cfg: cfg, public: public, jose: signer}
+	l.holder.doing, l.holder.obtain = "sign an assertion", l.mint
+	l.holder.fault = func() error { return signError(nil, true, "the signer panicked; report this as a fault") }
+	return l, nil
 }
 
 func (cfg LocalConfig) check() error {
@@ -151,64 +151,17 @@ func (l *Local) Public() crypto.PublicKey { return l.public }
 
 // Assertion returns the assertion in use, or mints one when half of its life is
 // over. If the signer then fails, or takes longer than a second, the old one
-// serves until 10 s before its end, and the signer is asked again by each call. Without one the caller waits for the signer
-// until ctx is done; the signing goes on for those who still want it.
+// serves until 10 s before its end, and the signer is asked again by each call.
+// Without one the caller waits for the signer until ctx is done; the signing goes
+// on for those who still want it, since crypto.Signer takes no context.
 //
 // A refusal is an [*Error]; one for a context that is done matches its cause.
-func (l *Local) Assertion(ctx context.Context) (Assertion, error) {
-	if ctx.Err() != nil {
-		return Assertion{}, fmt.Errorf("mint: sign an assertion: %w", context.Cause(ctx))
-	}
-	now, held := time.Now(), l.held.Load()
-	if held.fresh(now) {
-		return held.clone(), nil
-	}
-	if !held.usable(now) {
-		return l.renew(ctx)
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if renewed, err := l.renew(ctx); err == nil {
-		return renewed, nil
-	}
-	return held.clone(), nil
-}
+func (l *Local) Assertion(ctx context.Context) (Assertion, error) { return l.holder.assertion(ctx) }
 
 // Fresh is Assertion without regard to the one in use, which was refused.
 func (l *Local) Fresh(ctx context.Context) (Assertion, error) {
-	l.held.Store(nil)
+	l.holder.drop()
 	return l.Assertion(ctx)
-}
-
-// renew waits for the one signing under way, or starts it.
-func (l *Local) renew(ctx context.Context) (Assertion, error) {
-	// At most one goroutine per Local outlives its callers, and ends when the
-	// signer answers: crypto.Signer takes no context.
-	done := l.flight.DoChan("", func() (minted any, err error) {
-		defer func() { // singleflight would end the process
-			if p := recover(); p != nil {
-				minted, err = nil, signError(nil, true, "the signer panicked; report this as a fault")
-			}
-		}()
-		if held := l.held.Load(); held.fresh(time.Now()) {
-			return held, nil
-		}
-		signed, err := l.mint()
-		if err != nil {
-			return nil, err
-		}
-		l.held.Store(signed)
-		return signed, nil
-	})
-	select {
-	case r := <-done:
-		if r.Err != nil {
-			return Assertion{}, r.Err
-		}
-		return r.Val.(*Assertion).clone(), nil
-	case <-ctx.Done():
-		return Assertion{}, fmt.Errorf("mint: sign an assertion: %w", context.Cause(ctx))
-	}
 }
 
 // mint signs a new assertion and reads it back: a remote signer may answer with

@@ -13,7 +13,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
-	"golang.org/x/sync/singleflight"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 
@@ -69,8 +68,7 @@ type Workload struct {
 	graceUntil time.Time
 	worked     atomic.Bool // the agent has issued what was asked for
 
-	held   atomic.Pointer[Assertion]
-	flight singleflight.Group
+	holder holder
 	base   context.Context // of every fetch; ends with Close
 	stop   context.CancelCauseFunc
 
@@ -94,6 +92,8 @@ func NewWorkload(cfg WorkloadConfig) (*Workload, error) {
 		w.subject = spiffeid.RequireFromString(cfg.Subject)
 	}
 	w.base, w.stop = context.WithCancelCause(context.Background())
+	w.holder.doing, w.holder.obtain = "fetch a JWT-SVID", w.fetch
+	w.holder.fault = func() error { return w.refuse(Claims{}, nil, true, "the client panicked", "report this as a fault") }
 	return w, nil
 }
 
@@ -147,31 +147,16 @@ func checkAddress(address string) error {
 //
 // A refusal is an [*Error]; one for a context that is done matches its cause.
 func (w *Workload) Assertion(ctx context.Context) (Assertion, error) {
-	if ctx.Err() != nil {
-		return Assertion{}, fmt.Errorf("mint: fetch a JWT-SVID: %w", context.Cause(ctx))
-	}
-	if w.base.Err() != nil {
+	if ctx.Err() == nil && w.base.Err() != nil {
 		return Assertion{}, w.closed()
 	}
-	now, held := time.Now(), w.held.Load()
-	if held.fresh(now) {
-		return held.clone(), nil
-	}
-	if !held.usable(now) {
-		return w.renew(ctx)
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if renewed, err := w.renew(ctx); err == nil {
-		return renewed, nil
-	}
-	return held.clone(), nil
+	return w.holder.assertion(ctx)
 }
 
 // Fresh is Assertion without regard to the one in use, which was refused. The
 // agent may answer with the same one again, since it keeps a copy too.
 func (w *Workload) Fresh(ctx context.Context) (Assertion, error) {
-	w.held.Store(nil)
+	w.holder.drop()
 	return w.Assertion(ctx)
 }
 
@@ -183,41 +168,11 @@ func (w *Workload) Close() error {
 	client := w.client
 	w.client = nil
 	w.mu.Unlock()
-	_, _, _ = w.flight.Do("", func() (any, error) { return nil, w.closed() }) // joins the fetch, if there is one
+	_, _, _ = w.holder.flight.Do("", func() (any, error) { return nil, w.closed() }) // joins the fetch, if there is one
 	if client == nil {
 		return nil
 	}
 	return client.Close()
-}
-
-// renew waits for the one fetch under way, or starts it.
-func (w *Workload) renew(ctx context.Context) (Assertion, error) {
-	done := w.flight.DoChan("", func() (fetched any, err error) {
-		defer func() { // singleflight would end the process
-			if p := recover(); p != nil {
-				fetched, err = nil, w.refuse(Claims{}, nil, true, "the client panicked", "report this as a fault")
-			}
-		}()
-		if held := w.held.Load(); held.fresh(time.Now()) {
-			return held, nil
-		}
-		got, err := w.fetch()
-		if err != nil {
-			return nil, err
-		}
-		w.worked.Store(true)
-		w.held.Store(got)
-		return got, nil
-	})
-	select {
-	case r := <-done:
-		if r.Err != nil {
-			return Assertion{}, r.Err
-		}
-		return r.Val.(*Assertion).clone(), nil
-	case <-ctx.Done():
-		return Assertion{}, fmt.Errorf("mint: fetch a JWT-SVID: %w", context.Cause(ctx))
-	}
 }
 
 // fetch asks the agent once. What it returns has passed inspect.
@@ -242,6 +197,7 @@ func (w *Workload) fetch() (*Assertion, error) {
 			return nil, err
 		}
 	}
+	w.worked.Store(true)
 	return &Assertion{Value: secret.New(raw), Claims: claims}, nil
 }
 
