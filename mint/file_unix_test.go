@@ -135,3 +135,25 @@ func TestLoadKeyRefusesModes(t *testing.T) {
 		}
 	}
 }
+
+// TestLoadKeyOfAnotherOwner: kubelet hands a Secret to a pod that does not run as
+// root as root's file, which a group of the pod's may read. Nobody else may.
+func TestLoadKeyOfAnotherOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	const another = 65532
+	path := filepath.Join(t.TempDir(), "key.pem")
+	write(t, path, string(testdata(t, "test-only-rsa2048-pkcs8.pem")))
+	if err := os.Chown(path, another, -1); err != nil {
+		t.Fatal(err)
+	}
+	for mode, accepted := range map[fs.FileMode]bool{0o400: true, 0o440: true, 0o640: true, 0o460: false, 0o444: false, 0o644: false, 0o450: false} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := mint.LoadKey(path); (err == nil) != accepted {
+			t.Errorf("LoadKey with mode %#o: %v, want it accepted: %v", mode, err, accepted)
+		}
+	}
+}

@@ -567,3 +567,23 @@ func BenchmarkLocalReuse(b *testing.B) {
 		}
 	}
 }
+
+// panicking is a signer with a fault of its own.
+type panicking struct{ crypto.Signer }
+
+func (panicking) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) { panic("boom") }
+
+// TestLocalSignerPanics: a signer's fault fails the calls that wanted it, not the
+// process.
+func TestLocalSignerPanics(t *testing.T) {
+	cfg := localConfig(t)
+	cfg.Signer = panicking{cfg.Signer}
+	local := newLocal(t, cfg)
+	for range 2 {
+		_, err := local.Assertion(t.Context())
+		var refused *mint.Error
+		if !errors.As(err, &refused) || !refused.Temporary() || !strings.Contains(err.Error(), "the signer panicked") {
+			t.Errorf("Assertion = %v, want a temporary error that says so", err)
+		}
+	}
+}
