@@ -65,7 +65,13 @@ func (f *fakeTokens) Token(ctx context.Context, key exchange.Key) (exchange.Toke
 	return exchange.NewToken(secret.New(bearer), time.Now(), time.Hour, 0), err
 }
 
-func (f *fakeTokens) Stats() exchange.Stats { return exchange.Stats{Hits: 42} }
+func (f *fakeTokens) Stats() exchange.Stats {
+	return exchange.Stats{Hits: 42, Identities: []exchange.IdentityStats{
+		{Tenant: tenant, ClientID: first, LastSuccess: time.Unix(1795399508, 0), Autonomy: 90 * time.Second, InUse: 2},
+		{Tenant: tenant, ClientID: second, LastSuccess: time.Unix(1795399508, 0)},
+		{Tenant: tenant, ClientID: "made-up-by-a-client"},
+	}}
+}
 
 func (f *fakeTokens) asked() []exchange.Key {
 	f.mu.Lock()

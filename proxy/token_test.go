@@ -283,6 +283,28 @@ func TestHealthAndMetrics(t *testing.T) {
 	}
 }
 
+// TestIdentityMetrics: autonomy is of tokens in use, so an identity without any
+// has none; and one that never worked, which may be made up, has nothing at all.
+func TestIdentityMetrics(t *testing.T) {
+	r := start(t, func(cfg *proxy.Config) { cfg.ClockSkew = func() time.Duration { return -3 * time.Second } })
+	got := raw(t, r.ops, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	var lines []string
+	for line := range strings.Lines(got.body) {
+		if strings.HasPrefix(line, "svidecar_autonomy") || strings.HasPrefix(line, "svidecar_last_success") || strings.HasPrefix(line, "svidecar_clock") {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	want := []string{
+		`svidecar_autonomy_seconds{client_id="` + first + `",tenant_id="` + tenant + `"} 90`,
+		`svidecar_clock_skew_seconds -3`,
+		`svidecar_last_success_timestamp_seconds{client_id="` + first + `",tenant_id="` + tenant + `"} 1.795399508e+09`,
+		`svidecar_last_success_timestamp_seconds{client_id="` + second + `",tenant_id="` + tenant + `"} 1.795399508e+09`,
+	}
+	if diff := cmp.Diff(want, lines); diff != "" {
+		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	good := proxy.Config{Tokens: &fakeTokens{}, Policy: policy(t, twoIdentities()), Logger: slog.New(slog.DiscardHandler)}
 	for name, change := range map[string]func(*proxy.Config){

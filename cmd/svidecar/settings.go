@@ -45,10 +45,8 @@ func newPolicy(cfg *config.Config, open bool) (*proxy.Policy, error) {
 	if cfg.Identities == nil || open {
 		pc.AnyClientTenant = cfg.TenantID
 	}
-	if cfg.Identities == nil {
-		if cfg.ClientID != "" {
-			pc.Identities, pc.Default = []proxy.Identity{{ClientID: cfg.ClientID, Tenant: cfg.TenantID}}, 0
-		}
+	if cfg.Identities == nil && cfg.ClientID != "" {
+		pc.Identities, pc.Default = []proxy.Identity{{ClientID: cfg.ClientID, Tenant: cfg.TenantID}}, 0
 	}
 	return proxy.NewPolicy(pc)
 }
