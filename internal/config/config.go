@@ -66,14 +66,17 @@ type Config struct {
 	TenantID string // GUID or verified domain; empty only if every identity has its own
 	ClientID string // the identity used when a request names none; may be empty
 
-	Source             string // KindFile, KindLocal or KindSPIFFE: what the top-level source is
-	FederatedTokenFile string // KindFile: path of the projected token
-	Issuer             string // KindLocal: https URL
-	Subject            string // KindLocal: the sub claim; KindSPIFFE: the SPIFFE ID to choose, may be empty
-	SPIFFESocket       string // KindSPIFFE: address of the Workload API
-	SPIFFEHint         string // KindSPIFFE: the hint to choose by; may be empty
-	SPIFFEVerify       bool   // KindSPIFFE: check SVIDs against the bundle
-	KeyFile            string // KindLocal: the signing key
+	Source             string        // KindFile, KindLocal or KindSPIFFE: what the top-level source is
+	FederatedTokenFile string        // KindFile: path of the projected token
+	Issuer             string        // KindLocal: https URL
+	Subject            string        // KindLocal: the sub claim; KindSPIFFE: the SPIFFE ID to choose, may be empty
+	SPIFFESocket       string        // KindSPIFFE: address of the Workload API
+	SPIFFEHint         string        // KindSPIFFE: the hint to choose by; may be empty
+	SPIFFEVerify       bool          // KindSPIFFE: check SVIDs against the bundle
+	KeyFile            string        // KindLocal: the signing key; or
+	KeyDir             string        // KindLocal: a directory of signing keys that are rotated
+	RotateEvery        time.Duration // KeyDir: life of a key; zero means that others rotate
+	UnsafeUnpublished  bool          // KeyDir: sign with the newest key at once
 	AssertionLifetime  time.Duration
 	Audience           string // what Entra expects in assertions of this cloud
 
@@ -117,8 +120,12 @@ type Source struct {
 
 	Issuer   string        // KindLocal
 	Subject  string        // KindLocal; KindSPIFFE, may be empty
-	KeyFile  string        // KindLocal
+	KeyFile  string        // KindLocal; or
+	KeyDir   string        // KindLocal: whose issuer is used if Issuer is empty
 	Lifetime time.Duration // KindLocal; zero for others
+
+	RotateEvery       time.Duration // KeyDir; zero means never
+	UnsafeUnpublished bool          // KeyDir
 
 	Socket string // KindSPIFFE
 	Hint   string // KindSPIFFE; may be empty

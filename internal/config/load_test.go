@@ -70,6 +70,10 @@ func TestLoadExample(t *testing.T) {
 				KeyFile: "/etc/svidecar/orders.pem", Lifetime: 3 * time.Minute, Audience: "api://AzureADTokenExchangeUSGov",
 			},
 			{
+				Name: "rotated", Kind: "local", Subject: "spiffe://example.com/ns/prod/sa/billing", KeyDir: "/var/lib/svidecar/keys",
+				Lifetime: 5 * time.Minute, RotateEvery: 90 * 24 * time.Hour, Audience: "api://AzureADTokenExchangeUSGov",
+			},
+			{
 				Name: "spire", Kind: "spiffe", Socket: "unix:///run/spire/agent/public/api.sock", Subject: "spiffe://example.com/ns/prod/sa/reports",
 				Verify: true, Audience: "api://AzureADTokenExchangeUSGov",
 			},
@@ -107,6 +111,7 @@ func TestExampleCoversEveryKey(t *testing.T) {
 	for _, key := range []string{
 		"name", "client-id", "tenant-id", "object-id", "resource-id", "default", "allowed-resources", "source",
 		"kind", "path", "issuer", "subject", "key-file", "lifetime", "audience", "socket", "hint", "verify",
+		"key-dir", "rotate-every", "unsafe-unpublished-key",
 	} {
 		if !regexp.MustCompile(`(?m)^ +(- )?` + key + `:`).Match(data) {
 			t.Errorf("testdata/example.yaml says nothing of %s in a list", key)

@@ -128,7 +128,7 @@ func TestLoadRefusesFlagsAndVariables(t *testing.T) {
 			want: `client-id (from env AZURE_CLIENT_ID): "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" is not a GUID: write it like 12345678-90ab-cdef-1234-567890abcdef`},
 
 		{name: "no source", bareEnv: true, env: []string{"AZURE_TENANT_ID=" + tenant},
-			want: `federated-token-file: not set, so there is nothing to prove an identity with: set --federated-token-file (azure-workload-identity sets AZURE_FEDERATED_TOKEN_FILE), --source spiffe with --spiffe-socket, or --source local with --issuer, --subject and --key-file`},
+			want: `federated-token-file: not set, so there is nothing to prove an identity with: set --federated-token-file (azure-workload-identity sets AZURE_FEDERATED_TOKEN_FILE), --source spiffe with --spiffe-socket, or --source local with --subject and --key-dir (or --key-file and --issuer)`},
 		{name: "source", args: []string{"--source=vault"},
 			want: `source (from flag --source): "vault" is none of file, local, spiffe`},
 		{name: "spiffe without a socket", args: []string{"--source=spiffe"},
@@ -147,6 +147,13 @@ func TestLoadRefusesFlagsAndVariables(t *testing.T) {
 			want: `source (from flag --source): "local" needs --issuer and --subject and --key-file too: add what is missing`},
 		{name: "local source without key", args: []string{"--source=local", "--issuer=https://issuer.example", "--subject=s"},
 			want: `source (from flag --source): "local" needs --key-file too: add what is missing`},
+		{name: "a directory of keys without subject", args: []string{"--source=local", "--key-dir=d"},
+			want: `source (from flag --source): "local" needs --subject too: add what is missing`},
+		{name: "a key and a directory of keys", args: []string{"--source=local", "--issuer=https://issuer.example", "--subject=s", "--key-file=k", "--key-dir=d"},
+			want: `key-dir (from flag --key-dir): contradicts key-file (from flag --key-file), which names a key too: remove one of them`},
+		{name: "rotation of a single key", args: []string{"--source=local", "--issuer=https://issuer.example", "--subject=s", "--key-file=k", "--rotate-every=720h", "--unsafe-unpublished-key"},
+			want: `rotate-every (from flag --rotate-every): needs key-dir: a single key file is not rotated; add key-dir, or remove rotate-every` + "\n" +
+				`unsafe-unpublished-key (from flag --unsafe-unpublished-key): needs key-dir: a single key file is not rotated; add key-dir, or remove unsafe-unpublished-key`},
 		{name: "local settings for a file source", args: []string{"--key-file=/key", "--assertion-lifetime=5m"},
 			want: `key-file (from flag --key-file): is for --source local, and contradicts source (default), which is "file": add --source local, or remove key-file` + "\n" +
 				`assertion-lifetime (from flag --assertion-lifetime): is for --source local, and contradicts source (default), which is "file": add --source local, or remove assertion-lifetime`},
@@ -306,6 +313,8 @@ func TestLoadRefusesFile(t *testing.T) {
 			`svidecar.yaml:2: sources[0].name: "default" is the name of the source that federated-token-file (from env AZURE_FEDERATED_TOKEN_FILE) makes: choose another name, or remove one of them`},
 		{"source called default beside a local one", "source: local\nissuer: https://i.example\nsubject: s\nkey-file: k\nsources:\n- {name: default, kind: file, path: /p}\n",
 			`svidecar.yaml:6: sources[0].name: "default" is the name of the source that source (from file svidecar.yaml:1) makes: choose another name, or remove one of them`},
+		{"local source with key and directory", "sources:\n- name: a\n  kind: local\n  subject: s\n  key-file: k\n  key-dir: d\n",
+			`svidecar.yaml:6: sources[0].key-dir: contradicts sources[0].key-file (from file svidecar.yaml:5), which names a key too: remove one of them`},
 		{"file source without path", "sources:\n- name: a\n  kind: file\n  key-file: /k\n",
 			`svidecar.yaml:2: sources[0]: kind file needs path: add it` + "\n" +
 				`svidecar.yaml:4: sources[0].key-file: contradicts sources[0].kind (from file svidecar.yaml:3), which is "file": remove it, or correct the kind`},

@@ -38,6 +38,7 @@ const (
 	minLifetime     = time.Minute
 	maxLifetime     = time.Hour
 	defaultLifetime = 5 * time.Minute
+	maxRotation     = 5 * 365 * 24 * time.Hour
 )
 
 // settings is the table. Its order is that of --help and of Print. The file to
@@ -132,6 +133,18 @@ var settings = []setting{
 		usage: "`file` of the signing key, for --source local",
 	},
 	{
+		field: textField("key-dir", func(c *Config) *string { return &c.KeyDir }, parsePath),
+		usage: "`directory` of signing keys that \"svidecar keys\" made, in place of --key-file and --issuer",
+	},
+	{
+		field: durationField("rotate-every", func(c *Config) *time.Duration { return &c.RotateEvery }, 0, maxRotation), def: "0s",
+		usage: "make a new key in --key-dir when the one that signs is so old, up to 43800h; 0s leaves that to \"svidecar keys rotate\"",
+	},
+	{
+		field: boolField("unsafe-unpublished-key", func(c *Config) *bool { return &c.UnsafeUnpublished }), def: "false",
+		usage: "sign with the newest key of --key-dir at once: whoever has not read the new key set refuses it",
+	},
+	{
 		field: durationField("assertion-lifetime", func(c *Config) *time.Duration { return &c.AssertionLifetime }, minLifetime, maxLifetime), def: shortDuration(defaultLifetime),
 		usage: "how long an assertion is valid, 1m to 1h, for --source local",
 	},
@@ -202,6 +215,9 @@ var sourceFields = []field[Source]{
 	textField("issuer", func(s *Source) *string { return &s.Issuer }, parseIssuer),
 	textField("subject", func(s *Source) *string { return &s.Subject }, parseSubject),
 	textField("key-file", func(s *Source) *string { return &s.KeyFile }, parsePath),
+	textField("key-dir", func(s *Source) *string { return &s.KeyDir }, parsePath),
+	durationField("rotate-every", func(s *Source) *time.Duration { return &s.RotateEvery }, 0, maxRotation),
+	boolField("unsafe-unpublished-key", func(s *Source) *bool { return &s.UnsafeUnpublished }),
 	durationField("lifetime", func(s *Source) *time.Duration { return &s.Lifetime }, minLifetime, maxLifetime),
 	textField("socket", func(s *Source) *string { return &s.Socket }, parseSocket),
 	textField("hint", func(s *Source) *string { return &s.Hint }, parseHint),

@@ -26,7 +26,7 @@ func (l *loader) checkSources() {
 	if len(l.cfg.Sources) == 0 && len(l.list) == before {
 		l.addf("federated-token-file", "not set, so there is nothing to prove an identity with: "+
 			"set --federated-token-file (azure-workload-identity sets AZURE_FEDERATED_TOKEN_FILE), "+
-			"--source spiffe with --spiffe-socket, or --source local with --issuer, --subject and --key-file")
+			"--source spiffe with --spiffe-socket, or --source local with --subject and --key-dir (or --key-file and --issuer)")
 	}
 }
 
@@ -40,6 +40,9 @@ var ownSettings = []struct {
 	{"issuer", []string{KindLocal}, nil},
 	{"subject", []string{KindLocal, KindSPIFFE}, nil},
 	{"key-file", []string{KindLocal}, nil},
+	{"key-dir", []string{KindLocal}, nil},
+	{"rotate-every", []string{KindLocal}, nil},
+	{"unsafe-unpublished-key", []string{KindLocal}, nil},
 	{"assertion-lifetime", []string{KindLocal}, nil},
 	{"spiffe-socket", []string{KindSPIFFE}, func(c *Config) { c.SPIFFESocket = "" }},
 	{"spiffe-hint", []string{KindSPIFFE}, nil},
@@ -76,7 +79,7 @@ func (l *loader) checkFileSettings() {
 func (l *loader) checkLocalSettings() {
 	c := l.cfg
 	var missing []string
-	for _, name := range []string{"issuer", "subject", "key-file"} {
+	for _, name := range l.localNeeds("") {
 		if !l.given(name) {
 			missing = append(missing, "--"+name)
 		}
@@ -85,9 +88,40 @@ func (l *loader) checkLocalSettings() {
 		l.addf(l.where("source"), "%q needs %s too: add what is missing", KindLocal, strings.Join(missing, " and "))
 		return
 	}
+	l.checkKeys("")
 	l.addImplicit(
-		Source{Kind: KindLocal, Issuer: c.Issuer, Subject: c.Subject, KeyFile: c.KeyFile, Lifetime: c.AssertionLifetime},
-		map[string]string{"issuer": "issuer", "subject": "subject", "key-file": "key-file", "lifetime": "assertion-lifetime"})
+		Source{
+			Kind: KindLocal, Issuer: c.Issuer, Subject: c.Subject, KeyFile: c.KeyFile, KeyDir: c.KeyDir, Lifetime: c.AssertionLifetime,
+			RotateEvery: c.RotateEvery, UnsafeUnpublished: c.UnsafeUnpublished,
+		},
+		map[string]string{
+			"issuer": "issuer", "subject": "subject", "key-file": "key-file", "key-dir": "key-dir", "lifetime": "assertion-lifetime",
+			"rotate-every": "rotate-every", "unsafe-unpublished-key": "unsafe-unpublished-key",
+		})
+}
+
+// localNeeds names what a local source at path must have: a directory of keys
+// knows its issuer.
+func (l *loader) localNeeds(path string) []string {
+	if l.given(path + "key-dir") {
+		return []string{"subject"}
+	}
+	return []string{"issuer", "subject", "key-file"}
+}
+
+// checkKeys refuses two places of keys, and what only a directory understands.
+func (l *loader) checkKeys(path string) {
+	if l.given(path + "key-dir") {
+		if l.given(path + "key-file") {
+			l.addf(l.where(path+"key-dir"), "contradicts %s, which names a key too: remove one of them", l.mention(path+"key-file"))
+		}
+		return
+	}
+	for _, name := range []string{"rotate-every", "unsafe-unpublished-key"} {
+		if l.given(path + name) {
+			l.addf(l.where(path+name), "needs key-dir: a single key file is not rotated; add key-dir, or remove %s", name)
+		}
+	}
 }
 
 func (l *loader) checkSPIFFESettings() {
@@ -151,7 +185,8 @@ func (l *loader) checkSource(i int, names map[string]string) {
 	case KindFile:
 		l.fit(path, KindFile, []string{"path"}, nil)
 	case KindLocal:
-		l.fit(path, KindLocal, []string{"issuer", "subject", "key-file"}, []string{"lifetime"})
+		l.fit(path, KindLocal, l.localNeeds(path+"."), []string{"issuer", "key-file", "key-dir", "rotate-every", "unsafe-unpublished-key", "lifetime"})
+		l.checkKeys(path + ".")
 		if s.Lifetime == 0 {
 			s.Lifetime = defaultLifetime
 			l.follow(path, "lifetime", "default")
