@@ -10,12 +10,11 @@ import (
 )
 
 // holder hands out one assertion until half of its life is over, and near to its
-// end while no other can be had. Callers that need a new one at the same time
-// share it. Its funcs are set before its first use.
+// end while no other can be had. Callers that need a new one of the same key at
+// the same time share it. Its fields above the line are set before its first use.
 type holder struct {
-	doing  string                     // in errors: what obtain does
-	obtain func() (*Assertion, error) // bounded in time, if its work can be
-	fault  func() error               // for a panic in obtain
+	doing string       // in errors: what obtaining is
+	fault func() error // for a panic in obtain
 
 	held   atomic.Pointer[Assertion]
 	flight singleflight.Group
@@ -25,20 +24,23 @@ type holder struct {
 // over. If that fails, or takes longer than a second, the old one serves until
 // 10 s before its end, and each call tries again. Without one the caller waits
 // until ctx is done; the work goes on for those who still want it.
-func (h *holder) assertion(ctx context.Context) (Assertion, error) {
+//
+// A kid that is not empty names the only key whose assertions will do: one of
+// another key counts as none. obtain is bounded in time, if its work can be.
+func (h *holder) assertion(ctx context.Context, kid string, obtain func() (*Assertion, error)) (Assertion, error) {
 	if ctx.Err() != nil {
 		return Assertion{}, h.gaveUp(ctx)
 	}
-	now, held := time.Now(), h.held.Load()
+	now, held := time.Now(), h.of(kid)
 	if held.fresh(now) {
 		return held.clone(), nil
 	}
 	if !held.usable(now) {
-		return h.renew(ctx)
+		return h.renew(ctx, kid, obtain)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if renewed, err := h.renew(ctx); err == nil {
+	if renewed, err := h.renew(ctx, kid, obtain); err == nil {
 		return renewed, nil
 	}
 	return held.clone(), nil
@@ -47,19 +49,28 @@ func (h *holder) assertion(ctx context.Context) (Assertion, error) {
 // drop forgets the assertion in use, which was refused.
 func (h *holder) drop() { h.held.Store(nil) }
 
-// renew waits for the one obtaining under way, or starts it.
-func (h *holder) renew(ctx context.Context) (Assertion, error) {
-	// At most one goroutine per holder outlives its callers.
-	done := h.flight.DoChan("", func() (obtained any, err error) {
+// of returns the assertion in use if it will do, or nil.
+func (h *holder) of(kid string) *Assertion {
+	held := h.held.Load()
+	if held != nil && kid != "" && held.Claims.KeyID != kid {
+		return nil
+	}
+	return held
+}
+
+// renew waits for the one obtaining under way for the key, or starts it.
+func (h *holder) renew(ctx context.Context, kid string, obtain func() (*Assertion, error)) (Assertion, error) {
+	// At most one goroutine per holder and key outlives its callers.
+	done := h.flight.DoChan(kid, func() (obtained any, err error) {
 		defer func() { // singleflight would end the process
 			if p := recover(); p != nil {
 				obtained, err = nil, h.fault()
 			}
 		}()
-		if held := h.held.Load(); held.fresh(time.Now()) {
+		if held := h.of(kid); held.fresh(time.Now()) {
 			return held, nil
 		}
-		got, err := h.obtain()
+		got, err := obtain()
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,9 +24,10 @@ type IssuerConfig struct {
 
 // Issuer serves the two documents of [Documents] at the paths of the issuer URL,
 // and nothing else. It expects the request path as the client sent it, with any
-// path of the issuer still in front. It is immutable and safe for concurrent use.
+// path of the issuer still in front. It is safe for concurrent use.
 type Issuer struct {
-	documents map[string]document // by escaped path
+	issuer    string
+	documents atomic.Pointer[map[string]document] // by escaped path; a map in place is never changed
 }
 
 type document struct {
@@ -35,19 +37,30 @@ type document struct {
 
 // NewIssuer checks cfg and builds the documents.
 func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
-	discovery, keySet, err := Documents(cfg.Issuer, cfg.Keys...)
-	if err != nil {
+	s := &Issuer{issuer: cfg.Issuer}
+	if err := s.Update(cfg.Keys...); err != nil {
 		return nil, err
 	}
-	u, err := issuerURL(cfg.Issuer)
+	return s, nil
+}
+
+// Update puts documents with other keys, as for [Documents], in the place of
+// those that are served, both at once. On an error the old ones stay.
+func (s *Issuer) Update(keys ...crypto.PublicKey) error {
+	discovery, keySet, err := Documents(s.issuer, keys...)
 	if err != nil {
-		return nil, fmt.Errorf("mint: IssuerConfig.Issuer: %w", err)
+		return err
+	}
+	u, err := issuerURL(s.issuer)
+	if err != nil {
+		return fmt.Errorf("mint: IssuerConfig.Issuer: %w", err)
 	}
 	base := strings.TrimSuffix(u.EscapedPath(), "/")
-	return &Issuer{documents: map[string]document{
+	s.documents.Store(&map[string]document{
 		base + discoveryPath: newDocument(discovery),
 		base + keySetPath:    newDocument(keySet),
-	}}, nil
+	})
+	return nil
 }
 
 func newDocument(body []byte) document {
@@ -58,7 +71,7 @@ func newDocument(body []byte) document {
 // ServeHTTP implements [http.Handler]: GET and HEAD, with If-None-Match; 405 for
 // other methods, and 404 for other paths.
 func (s *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	doc, ok := s.documents[r.URL.EscapedPath()]
+	doc, ok := (*s.documents.Load())[r.URL.EscapedPath()]
 	switch {
 	case !ok:
 		refuse(w, http.StatusNotFound, `{"error":"not_found","error_description":"this server has the issuer's discovery document and key set only"}`)

@@ -4,16 +4,15 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
-	"crypto/rsa"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/cryptosigner"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -34,8 +33,13 @@ const (
 type LocalConfig struct {
 	// Signer holds the RSA key, 2,048 to 4,096 bits, and signs PKCS #1 v1.5 with
 	// SHA-256. It must be safe for concurrent use, and may be remote and slow.
-	// Required.
+	// Either it or Keys is required.
 	Signer crypto.Signer
+
+	// Keys takes the place of Signer where the key changes: it returns the key
+	// that signs now, which is as Signer describes it. It is called before each
+	// assertion is handed out, so it must be quick, and safe for concurrent use.
+	Keys func() (crypto.Signer, error)
 
 	// Issuer is the iss claim, verbatim: an https URL of at most 600 printable
 	// ASCII characters, with a host, and without user, query, fragment,
@@ -56,17 +60,18 @@ type LocalConfig struct {
 }
 
 // Local is a source of assertions signed here: JWT-SVIDs with RS256. One is
-// minted and handed out until half of its life is over. A Local is safe for
-// concurrent use; callers that need a new one at the same time share it.
+// minted and handed out until half of its life is over, or its key no longer is
+// the one that [LocalConfig.Keys] returns. A Local is safe for concurrent use;
+// callers that need a new one at the same time share it.
 type Local struct {
-	cfg    LocalConfig
-	public *rsa.PublicKey
-	jose   jose.Signer
+	cfg  LocalConfig
+	last atomic.Pointer[signingKey] // whose key id is known
 
 	holder holder
 }
 
-// NewLocal checks cfg. It signs nothing.
+// NewLocal checks cfg. It signs nothing, and does not call Keys: a key that is
+// missing at the start may come.
 func NewLocal(cfg LocalConfig) (*Local, error) {
 	if cfg.Lifetime == 0 {
 		cfg.Lifetime = defaultLifetime
@@ -74,23 +79,23 @@ func NewLocal(cfg LocalConfig) (*Local, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	public, err := rsaPublic(cfg.Signer.Public())
-	if err != nil {
-		return nil, fmt.Errorf("mint: LocalConfig.Signer: %w", err)
+	l := &Local{cfg: cfg}
+	if cfg.Signer != nil {
+		if _, err := l.known(cfg.Signer); err != nil {
+			return nil, fmt.Errorf("mint: LocalConfig.Signer: %w", err)
+		}
 	}
-	signer, err := joseSigner(cfg.Signer, public)
-	if err != nil {
-		return nil, fmt.Errorf("mint: LocalConfig.Signer: %w", err)
-	}
-	l := &Local{cfg: cfg, public: public, jose: signer}
-	l.holder.doing, l.holder.obtain = "sign an assertion", l.mint
+	l.holder.doing = "sign an assertion"
 	l.holder.fault = func() error { return signError(nil, true, "the signer panicked; report this as a fault") }
 	return l, nil
 }
 
 func (cfg LocalConfig) check() error {
-	if cfg.Signer == nil {
-		return errors.New("mint: LocalConfig.Signer is required")
+	switch {
+	case cfg.Signer == nil && cfg.Keys == nil:
+		return errors.New("mint: LocalConfig.Signer is required, or Keys")
+	case cfg.Signer != nil && cfg.Keys != nil:
+		return errors.New("mint: LocalConfig.Keys: there is a Signer too; set one of the two")
 	}
 	if _, err := issuerURL(cfg.Issuer); err != nil {
 		return fmt.Errorf("mint: LocalConfig.Issuer: %w", err)
@@ -135,28 +140,24 @@ func checkValue(s string) error {
 	return nil
 }
 
-// joseSigner makes headers of exactly alg, kid and typ: JWT-SVID, section 2,
-// allows no others, and Entra wants all three (typ JWT, kid present).
-func joseSigner(signer crypto.Signer, public *rsa.PublicKey) (jose.Signer, error) {
-	kid, err := KeyID(public)
-	if err != nil {
-		return nil, err
-	}
-	opts := new(jose.SignerOptions).WithType("JWT").WithHeader("kid", kid)
-	return jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: cryptosigner.Opaque(signer)}, opts)
-}
-
-// Public returns the key that verifies this source's assertions.
-func (l *Local) Public() crypto.PublicKey { return l.public }
-
 // Assertion returns the assertion in use, or mints one when half of its life is
 // over. If the signer then fails, or takes longer than a second, the old one
 // serves until 10 s before its end, and the signer is asked again by each call.
 // Without one the caller waits for the signer until ctx is done; the signing goes
 // on for those who still want it, since crypto.Signer takes no context.
 //
+// An assertion of a key that [LocalConfig.Keys] no longer returns never serves,
+// whatever the signer does: the key may have been stolen. Without a key there is
+// no assertion.
+//
 // A refusal is an [*Error]; one for a context that is done matches its cause.
-func (l *Local) Assertion(ctx context.Context) (Assertion, error) { return l.holder.assertion(ctx) }
+func (l *Local) Assertion(ctx context.Context) (Assertion, error) {
+	key, err := l.key()
+	if err != nil {
+		return Assertion{}, err
+	}
+	return l.holder.assertion(ctx, key.id, func() (*Assertion, error) { return l.mint(key) })
+}
 
 // Fresh is Assertion without regard to the one in use, which was refused.
 func (l *Local) Fresh(ctx context.Context) (Assertion, error) {
@@ -166,8 +167,12 @@ func (l *Local) Fresh(ctx context.Context) (Assertion, error) {
 
 // mint signs a new assertion and reads it back: a remote signer may answer with
 // another key than the one it showed.
-func (l *Local) mint() (*Assertion, error) {
-	raw, err := jwt.Signed(l.jose).Claims(l.claims(time.Now())).Serialize()
+func (l *Local) mint(key *signingKey) (*Assertion, error) {
+	signer, err := key.jose()
+	if err != nil {
+		return nil, signError(nil, false, "the signer cannot be used: "+foreignText(err))
+	}
+	raw, err := jwt.Signed(signer).Claims(l.claims(time.Now())).Serialize()
 	if err != nil {
 		return nil, signError(err, true, "the signer answered: "+foreignText(err)+"; check that the key is reachable and allowed to sign")
 	}
@@ -176,7 +181,7 @@ func (l *Local) mint() (*Assertion, error) {
 		panic("mint: internal error: a token made here does not parse")
 	}
 	var std jwt.Claims
-	if err := token.Claims(l.public, &std); err != nil {
+	if err := token.Claims(key.public, &std); err != nil {
 		return nil, signError(err, false, "the signature does not fit the signer's public key; the key may have been replaced: restart with the new one")
 	}
 	claims, err := claimsOf(token.Headers[0], std)

@@ -92,7 +92,7 @@ func NewWorkload(cfg WorkloadConfig) (*Workload, error) {
 		w.subject = spiffeid.RequireFromString(cfg.Subject)
 	}
 	w.base, w.stop = context.WithCancelCause(context.Background())
-	w.holder.doing, w.holder.obtain = "fetch a JWT-SVID", w.fetch
+	w.holder.doing = "fetch a JWT-SVID"
 	w.holder.fault = func() error { return w.refuse(Claims{}, nil, true, "the client panicked", "report this as a fault") }
 	return w, nil
 }
@@ -150,7 +150,7 @@ func (w *Workload) Assertion(ctx context.Context) (Assertion, error) {
 	if ctx.Err() == nil && w.base.Err() != nil {
 		return Assertion{}, w.closed()
 	}
-	return w.holder.assertion(ctx)
+	return w.holder.assertion(ctx, "", w.fetch)
 }
 
 // Fresh is Assertion without regard to the one in use, which was refused. The

@@ -1,0 +1,217 @@
+package keydir
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/svidecar/svidecar/mint"
+)
+
+const (
+	manifestName    = "keys.json"
+	manifestVersion = 1
+	maxManifest     = 1 << 20 // bytes
+	maxDocumented   = 100     // keys in a document that Entra reads
+	defaultWait     = 24 * time.Hour
+	minWait         = time.Second
+	maxWait         = 30 * 24 * time.Hour
+)
+
+// manifest is the truth about a directory. It is public: anyone may read it, and
+// who serves the documents needs nothing else.
+type manifest struct {
+	Version int      `json:"version"`
+	Issuer  string   `json:"issuer"`
+	Wait    duration `json:"publication_wait"`
+	Keys    []entry  `json:"keys"` // in the order in which they were made; never none
+}
+
+// entry is what is remembered of one key. Published and SignsFrom are set
+// together, and absent before.
+type entry struct {
+	ID        string    `json:"kid"`
+	PublicKey []byte    `json:"public_key"` // DER SubjectPublicKeyInfo
+	Created   time.Time `json:"created"`
+	Published time.Time `json:"published,omitzero"`
+	SignsFrom time.Time `json:"signs_from,omitzero"`
+
+	public *rsa.PublicKey // PublicKey, parsed
+}
+
+// duration is written as 24h0m0s.
+type duration time.Duration
+
+func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+func (d *duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	*d = duration(parsed)
+	return err
+}
+
+func newEntry(pub crypto.PublicKey, now time.Time) (entry, error) {
+	key, ok := pub.(*rsa.PublicKey)
+	if !ok {
+		return entry{}, errors.New("not an RSA key")
+	}
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return entry{}, err
+	}
+	id, err := mint.KeyID(key)
+	return entry{ID: id, PublicKey: der, Created: now.UTC().Truncate(time.Second), public: key}, err
+}
+
+func (m manifest) clone() manifest {
+	m.Keys = slices.Clone(m.Keys)
+	return m
+}
+
+func (m manifest) encode() ([]byte, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	err := enc.Encode(m)
+	return out.Bytes(), err
+}
+
+// decode reads what encode writes, and nothing that could be taken in two ways.
+func decode(data []byte) (manifest, error) {
+	var m manifest
+	if err := onlyVersion(data); err != nil {
+		return m, err
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&m); err != nil {
+		return m, errors.New(oneLine(err))
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return m, errors.New("there is text after the end of the object")
+	}
+	return m, m.check()
+}
+
+// onlyVersion comes first, so that a newer file is not called damaged.
+func onlyVersion(data []byte) error {
+	var head struct {
+		Version *int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return errors.New(oneLine(err))
+	}
+	switch {
+	case head.Version == nil:
+		return errors.New("no version")
+	case *head.Version != manifestVersion:
+		return fmt.Errorf("version %d, and this svidecar reads version %d only: use the svidecar that wrote it", *head.Version, manifestVersion)
+	}
+	return nil
+}
+
+// oneLine bounds what a decoder quotes of its input.
+func oneLine(err error) string {
+	return fmt.Sprintf("%.200s", strings.Join(strings.Fields(err.Error()), " "))
+}
+
+// check parses the public keys, and leaves to package mint what it knows better:
+// the issuer, and the keys that a document may hold.
+func (m manifest) check() error {
+	if err := checkWait(time.Duration(m.Wait)); err != nil {
+		return fmt.Errorf("publication_wait: %w", err)
+	}
+	public := make([]crypto.PublicKey, len(m.Keys))
+	seen := make(map[string]bool, 2*len(m.Keys))
+	for i := range m.Keys {
+		e := &m.Keys[i]
+		if err := e.check(); err != nil {
+			return fmt.Errorf("key %d: %w", i+1, err)
+		}
+		signs := e.SignsFrom.Format(time.RFC3339)
+		if seen[e.ID] || !e.SignsFrom.IsZero() && seen[signs] {
+			return fmt.Errorf("key %d: its kid or its signs_from is another key's too", i+1)
+		}
+		seen[e.ID], seen[signs] = true, true
+		public[i] = e.public
+	}
+	_, _, err := mint.Documents(m.Issuer, public...)
+	return err
+}
+
+func (e *entry) check() error {
+	pub, err := x509.ParsePKIXPublicKey(e.PublicKey)
+	key, ok := pub.(*rsa.PublicKey)
+	if err != nil || !ok {
+		return errors.New("public_key is not the base64 of an RSA key's DER SubjectPublicKeyInfo")
+	}
+	e.public = key
+	if id, err := mint.KeyID(key); err != nil || id != e.ID {
+		return fmt.Errorf("the kid does not fit public_key, whose kid is %s", id)
+	}
+	for _, t := range []*time.Time{&e.Created, &e.Published, &e.SignsFrom} {
+		if t.Nanosecond() != 0 || !t.IsZero() && (t.Year() < 1970 || t.Year() > 9999) {
+			return fmt.Errorf("time %s is not in whole seconds of the years 1970 to 9999", t.Format(time.RFC3339Nano))
+		}
+		*t = t.UTC()
+	}
+	switch {
+	case e.Created.IsZero():
+		return errors.New("created is missing")
+	case e.Published.IsZero() != e.SignsFrom.IsZero():
+		return errors.New("published and signs_from go together, and one is missing")
+	case e.SignsFrom.Before(e.Published):
+		return errors.New("signs_from is before published")
+	}
+	return nil
+}
+
+func checkWait(wait time.Duration) error {
+	if wait < minWait || wait > maxWait || wait%time.Second != 0 {
+		return fmt.Errorf("%v is not a whole number of seconds between %v and %v (24h is safe)", wait, minWait, maxWait)
+	}
+	return nil
+}
+
+// readManifest reads the file whole, following symbolic links. kubelet swaps a
+// link and then removes the folder it led to, hence the second try.
+func readManifest(dir string) ([]byte, error) {
+	path := filepath.Join(dir, manifestName)
+	data, err := readOnce(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		data, err = readOnce(path)
+	}
+	return data, err
+}
+
+func readOnce(path string) ([]byte, error) {
+	info, err := os.Stat(path) // before the open, which would wait on a FIFO
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxManifest+1))
+	if err == nil && len(data) > maxManifest {
+		err = errors.New("larger than 1 MiB")
+	}
+	return data, err
+}

@@ -1,0 +1,164 @@
+package keydir
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// MarkPublished notes that a document with these keys is public from now on. Of
+// those that are pending the publication wait begins; a key that is not, or is no
+// longer there, is passed over, so a call may be repeated. Where no key was ever
+// published, nobody can hold an older document, and the first key signs at once.
+//
+// If nothing changes nothing is written, so that a directory which is read-only
+// does as long as no key is pending. When it cannot be written to, the error
+// matches [fs.ErrPermission].
+func (d *Dir) MarkPublished(kids ...string) error {
+	if err := d.Reload(); err != nil {
+		return err
+	}
+	if m := d.snapshot.Load().clone(); !m.publish(kids, time.Now()) {
+		return nil
+	}
+	_, err := d.update(func(e *edit) error {
+		e.publish(kids, e.now)
+		return nil
+	})
+	return err
+}
+
+// publish sets the times of pending keys. The wait is counted from the next whole
+// second, so that it is never short.
+func (m *manifest) publish(kids []string, now time.Time) (changed bool) {
+	first := len(m.timed()) == 0
+	published := now.UTC().Truncate(time.Second)
+	for i := range m.Keys {
+		e := &m.Keys[i]
+		if !e.SignsFrom.IsZero() || !slices.Contains(kids, e.ID) {
+			continue
+		}
+		signs := published
+		if !first {
+			signs = now.UTC().Add(time.Second - 1).Truncate(time.Second).Add(time.Duration(m.Wait))
+		}
+		if latest := m.latest(); !signs.After(latest) {
+			signs = latest.Add(time.Second)
+		}
+		e.Published, e.SignsFrom, changed = published, signs, true
+	}
+	return changed
+}
+
+// latest is the last time at which a key begins to sign, or zero.
+func (m manifest) latest() (latest time.Time) {
+	for _, e := range m.Keys {
+		if e.SignsFrom.After(latest) {
+			latest = e.SignsFrom
+		}
+	}
+	return latest
+}
+
+// Rotate makes a new key, of as many bits as the newest one, which is pending. If
+// a key is waiting already, the error matches [ErrRotating].
+func (d *Dir) Rotate() (Key, error) {
+	made, _, err := d.rotate(func(*edit) bool { return true })
+	return made, err
+}
+
+// RotateIfDue is [Dir.Rotate] if the active key will be as old as every when a
+// new one may sign, and no key is waiting; it reports whether it made one. every
+// must be longer than the publication wait and the 1 h 5 min that a retired key
+// stays, so that one rotation ends before the next.
+func (d *Dir) RotateIfDue(every time.Duration) (Key, bool, error) {
+	if err := d.Reload(); err != nil {
+		return Key{}, false, err
+	}
+	if least := time.Duration(d.snapshot.Load().Wait) + linger; every <= least {
+		return Key{}, false, fmt.Errorf("keydir: rotate every %v: want more than %v, the publication wait and the time that a retired key stays", every, least)
+	}
+	if !d.snapshot.Load().due(every, time.Now()) {
+		return Key{}, false, nil
+	}
+	return d.rotate(func(e *edit) bool { return e.due(every, e.now) })
+}
+
+// due reports whether a key that is made now may sign only when the active one is
+// as old as every.
+func (m manifest) due(every time.Duration, now time.Time) bool {
+	keys := m.keysAt(now)
+	return keys[0].State == Active && waiting(keys) == nil &&
+		!now.Before(keys[0].SignsFrom.Add(every-time.Duration(m.Wait)))
+}
+
+// waiting returns the first of the keys that do not sign yet, or nil.
+func waiting(keys []Key) *Key {
+	i := slices.IndexFunc(keys, func(k Key) bool { return k.State == Published || k.State == Pending })
+	if i < 0 {
+		return nil
+	}
+	return &keys[i]
+}
+
+func (d *Dir) rotate(due func(*edit) bool) (made Key, rotated bool, err error) {
+	_, err = d.update(func(e *edit) error {
+		if !due(e) {
+			return nil
+		}
+		if err := e.mayRotate(); err != nil {
+			return fmt.Errorf("keydir: rotate %q: %w", d.path, err)
+		}
+		added, err := e.newKey(e.Keys[len(e.Keys)-1].bits())
+		if err == nil {
+			made, rotated = added.key(Pending), true
+		}
+		return err
+	})
+	if err != nil {
+		return Key{}, false, err
+	}
+	return made, rotated, nil
+}
+
+// mayRotate holds the two limits of what may be in the document.
+func (e *edit) mayRotate() error {
+	keys := e.keysAt(e.now)
+	switch k := waiting(keys); {
+	case k != nil && k.State == Pending:
+		return fmt.Errorf("%w: %s, which was not published yet; run svidecar keys export, or svidecar issuer", ErrRotating, k.ID)
+	case k != nil:
+		return fmt.Errorf("%w: %s, which signs from %s", ErrRotating, k.ID, k.SignsFrom.Format(time.RFC3339))
+	case len(keys) >= maxDocumented:
+		return fmt.Errorf("the document holds %d keys, and Entra reads no more: the next one leaves it at %s",
+			len(keys), e.nextChange(e.now).Format(time.RFC3339))
+	}
+	return nil
+}
+
+// SetPublicationWait changes how long keys wait that are published from now on.
+// The range is that of [Options].
+func (d *Dir) SetPublicationWait(wait time.Duration) error {
+	if err := checkWait(wait); err != nil {
+		return fmt.Errorf("keydir: publication wait: %w", err)
+	}
+	_, err := d.update(func(e *edit) error {
+		e.Wait = duration(wait)
+		return nil
+	})
+	return err
+}
+
+// Prune removes the keys whose time is over, and what writers that died have
+// left. If there is nothing to remove it writes nothing. Other changes prune too.
+func (d *Dir) Prune() (removed []string, err error) {
+	if err := d.Reload(); err != nil {
+		return nil, err
+	}
+	m := d.snapshot.Load().clone()
+	names, err := d.leftovers(m)
+	if err == nil && len(names) == 0 && len(m.prune(time.Now())) == 0 {
+		return nil, nil
+	}
+	return d.update(func(*edit) error { return nil })
+}

@@ -1,0 +1,278 @@
+package keydir
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/svidecar/svidecar/mint"
+)
+
+const (
+	lockName  = ".lock"
+	keySuffix = ".pem"
+	tempName  = ".svidecar-keys-*" // of a manifest on its way
+
+	lockPatience = 30 * time.Second // a writer may have to make a key of 4,096 bits
+	lockPause    = 25 * time.Millisecond
+)
+
+// leftover matches the names of what a writer that died may leave behind: a
+// private key that is not in the manifest, a temporary file of ours or of
+// mint.WriteKey.
+var leftover = regexp.MustCompile(`^([A-Za-z0-9_-]{43}\.pem|\.svidecar-keys?-[0-9]+)$`)
+
+// edit is one change of the manifest on its way.
+type edit struct {
+	dir *Dir
+	manifest
+	now     time.Time
+	removed []string // kids whose time was over
+}
+
+// update is how every writer changes the directory: under the lock, by what the
+// manifest says there. An error of decide means that nothing was decided. Keys
+// whose time is over go along, and so does what dead writers left.
+func (d *Dir) update(decide func(*edit) error) (removed []string, err error) {
+	return removed, d.locked(func() error {
+		if err := d.Reload(); err != nil {
+			return err
+		}
+		before := d.snapshot.Load().manifest
+		e := &edit{dir: d, manifest: before.clone(), now: time.Now()}
+		e.removed = e.prune(e.now)
+		if err := decide(e); err != nil {
+			return err
+		}
+		removed = e.removed
+		return d.commit(before, e.manifest)
+	})
+}
+
+// commit writes the manifest, if it differs, and removes what is not in it. That
+// order lets no reader find a key in the manifest that has no file.
+func (d *Dir) commit(before, after manifest) error {
+	old, err := before.encode()
+	if err != nil {
+		return fmt.Errorf("keydir: %w", err)
+	}
+	data, err := after.encode()
+	if err != nil {
+		return fmt.Errorf("keydir: %w", err)
+	}
+	if !bytes.Equal(old, data) {
+		if err := d.replace(data); err != nil {
+			return d.cannot("write "+strconv.Quote(d.manifestPath()), err)
+		}
+	}
+	return d.sweep(after)
+}
+
+// replace puts a manifest in the place of the old one, in one step.
+func (d *Dir) replace(data []byte) error {
+	if _, err := decode(data); err != nil {
+		return fmt.Errorf("internal error: %w", err) // better than a directory that nobody can read
+	}
+	d.reading.Lock()
+	defer d.reading.Unlock()
+	d.step("make a temporary file")
+	tmp, err := os.CreateTemp(d.path, tempName)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) // fails harmlessly after the rename
+	d.step("write the temporary file")
+	_, err = tmp.Write(data)
+	d.step("sync the temporary file")
+	err = errors.Join(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close())
+	if err != nil {
+		return err
+	}
+	d.step("rename the temporary file")
+	if err := os.Rename(tmp.Name(), d.manifestPath()); err != nil {
+		return err
+	}
+	d.step("sync the directory")
+	syncDir(d.path)
+	return d.adopt(data)
+}
+
+// syncDir makes the new name last through a power cut where the system can; the
+// file is complete either way.
+func syncDir(path string) {
+	if dir, err := os.Open(path); err == nil {
+		_ = dir.Sync()
+		_ = dir.Close()
+	}
+}
+
+// sweep removes the files that look like ours and are not in the manifest.
+func (d *Dir) sweep(m manifest) error {
+	names, err := d.leftovers(m)
+	for _, name := range names {
+		d.step("remove " + name)
+		if gone := os.Remove(filepath.Join(d.path, name)); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}
+	if err != nil {
+		return d.cannot("remove what is no longer needed", err)
+	}
+	return nil
+}
+
+func (d *Dir) leftovers(m manifest) (names []string, err error) {
+	entries, err := os.ReadDir(d.path)
+	for _, e := range entries {
+		kid := strings.TrimSuffix(e.Name(), keySuffix)
+		if e.Type().IsRegular() && leftover.MatchString(e.Name()) && !m.has(kid) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
+// newKey makes a key and its file. The manifest comes after it: a key that is
+// announced has a file, whenever the process dies.
+func (e *edit) newKey(bits int) (*entry, error) {
+	key, err := e.dir.generate(bits)
+	if err != nil {
+		return nil, fmt.Errorf("keydir: %w", err)
+	}
+	made, err := newEntry(key.Public(), e.now)
+	if err != nil {
+		return nil, fmt.Errorf("keydir: make a key: %w", err)
+	}
+	if err := e.dir.writeKey(made.ID, key); err != nil {
+		return nil, err
+	}
+	e.Keys = append(e.Keys, made)
+	return &e.Keys[len(e.Keys)-1], nil
+}
+
+func (d *Dir) writeKey(kid string, key crypto.Signer) error {
+	d.step("write the private key")
+	if err := mint.WriteKey(d.keyPath(kid), key); err != nil {
+		return d.cannot("write a private key", err)
+	}
+	return nil
+}
+
+func (d *Dir) generate(bits int) (crypto.Signer, error) {
+	if d.hooks.generate != nil {
+		return d.hooks.generate(bits)
+	}
+	return mint.GenerateKey(bits)
+}
+
+func (d *Dir) step(name string) {
+	if d.hooks.step != nil {
+		d.hooks.step(name)
+	}
+}
+
+// locked runs do while no other writer runs, in any process.
+func (d *Dir) locked(do func() error) error {
+	if err := d.checkWritable(); err != nil {
+		return err
+	}
+	path := filepath.Join(d.path, lockName)
+	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
+	defer cancel()
+	d.step("take the lock")
+	lock := flock.New(path)
+	_, err := lock.TryLockContext(ctx, lockPause)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("keydir: %s has held %q for %v: wait for it to end, or end it", holder(path), path, lockPatience)
+	case err != nil:
+		return d.cannot("lock "+strconv.Quote(path), err)
+	}
+	defer lock.Close()
+	d.step("sign the lock")
+	_ = os.WriteFile(path, fmt.Appendln(nil, os.Getpid()), 0o600) // for others' messages only
+	return do()
+}
+
+// holder names the process that wrote its number into the lock, as it says.
+func holder(path string) string {
+	text, _ := os.ReadFile(path)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text[:min(len(text), 20)])))
+	if err != nil {
+		return "another process"
+	}
+	return fmt.Sprintf("process %d", pid)
+}
+
+// checkWritable refuses to put keys where others could put theirs, and to put
+// them as root where the owner then could not read them.
+func (d *Dir) checkWritable() error {
+	info, err := os.Stat(d.path)
+	switch {
+	case err != nil:
+		return d.cannot("look at "+strconv.Quote(d.path), err)
+	case !info.IsDir():
+		return fmt.Errorf("keydir: %q is not a directory: give the directory that holds %s", d.path, manifestName)
+	case othersMayWrite(info):
+		return fmt.Errorf("keydir: any user may write to %q (mode %#o): run chmod 700 %s, or use a new directory in it", d.path, info.Mode().Perm(), d.path)
+	}
+	if uid, another := ownedByAnother(info); another && os.Geteuid() == 0 {
+		return fmt.Errorf("keydir: %q belongs to user %d, who could not read a key that root writes: run this as that user, or give the directory and its files to root", d.path, uid)
+	}
+	return nil
+}
+
+// cannot says what could not be done. A read-only file system is a lack of
+// permission to callers, who may go on without writing.
+func (d *Dir) cannot(do string, err error) error {
+	if errors.Is(err, syscall.EROFS) {
+		err = readOnlyError{err}
+	}
+	return fmt.Errorf("keydir: %s: %w", do, err)
+}
+
+type readOnlyError struct{ error }
+
+func (e readOnlyError) Unwrap() error        { return e.error }
+func (e readOnlyError) Is(target error) bool { return target == fs.ErrPermission }
+
+// bare strips the path, which the message names itself.
+func bare(err error) error {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		return pathErr.Err
+	}
+	return err
+}
+
+// has reports whether the key is in the manifest.
+func (m manifest) has(kid string) bool {
+	return slices.ContainsFunc(m.Keys, func(e entry) bool { return e.ID == kid })
+}
+
+// prune drops the keys whose time is over and returns their kids.
+func (m *manifest) prune(now time.Time) (removed []string) {
+	stays := make(map[string]bool, len(m.Keys))
+	for _, k := range m.keysAt(now) {
+		stays[k.ID] = true
+	}
+	m.Keys = slices.DeleteFunc(m.Keys, func(e entry) bool {
+		if !stays[e.ID] {
+			removed = append(removed, e.ID)
+		}
+		return !stays[e.ID]
+	})
+	return removed
+}

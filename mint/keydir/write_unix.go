@@ -1,0 +1,22 @@
+//go:build unix
+
+package keydir
+
+import (
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// ownedByAnother returns the owner, and whether that is not who we run as.
+func ownedByAnother(info fs.FileInfo) (uid uint32, another bool) {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return stat.Uid, int(stat.Uid) != os.Geteuid()
+}
+
+// othersMayWrite reports whether any user may put files there. A group may: that
+// is how kubelet hands a volume to a pod (fsGroup).
+func othersMayWrite(info fs.FileInfo) bool { return info.Mode().Perm()&0o002 != 0 }
