@@ -20,6 +20,8 @@ var mayImport = map[string][]string{
 	"imds":                 {"internal/secret"},
 	"mint":                 {"internal/secret"},
 	"mint/keydir":          {"mint"},
+	"mint/publish":         {"mint"},
+	"mint/workloadapi":     {"mint", "internal/secret"},
 	"exchange":             {"internal/secret"},
 	"exchange/entratest":   {},
 	"proxy":                {"imds", "exchange", "internal/secret"},
@@ -185,7 +187,7 @@ func checkTestLibraries(tr *tree) (bad []string) {
 // checkLogging keeps the libraries quiet: they return errors and log nothing.
 func checkLogging(tr *tree) (bad []string) {
 	for _, f := range tr.gos {
-		if f.test || !slices.Contains([]string{"imds", "mint", "mint/keydir", "exchange"}, f.dir) {
+		if f.test || !slices.Contains([]string{"imds", "mint", "mint/keydir", "mint/workloadapi", "exchange"}, f.dir) {
 			continue
 		}
 		for _, p := range []string{"log", "log/slog"} {
