@@ -13,6 +13,11 @@ import (
 // checkSources asks each source once, so that what can only be mended by a
 // person is known at the start and not from the first app that fails.
 func (sc *sidecar) checkSources(ctx context.Context) error {
+	for _, k := range sc.sources.keepers {
+		if err := k.start(); err != nil {
+			return err
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(sc.sources.byName)) {
 		assertion, err := sc.sources.byName[name].Assertion(ctx)
 		var temporary interface{ Temporary() bool }

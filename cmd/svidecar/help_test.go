@@ -8,10 +8,12 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// commands are ours, without those that cobra adds.
-func commands(t *testing.T) []*cobra.Command {
+// commands are ours, those below others too, without those that cobra adds.
+func commands(t *testing.T) (all []*cobra.Command) {
 	t.Helper()
-	all := rootCommand().Commands()
+	for _, cmd := range rootCommand().Commands() {
+		all = append(append(all, cmd), cmd.Commands()...)
+	}
 	if len(all) == 0 {
 		t.Fatal("no commands")
 	}

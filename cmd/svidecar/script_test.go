@@ -18,6 +18,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -61,6 +62,7 @@ func TestScript(t *testing.T) {
 			"refused": cmdRefused,
 			"sigterm": cmdSigterm,
 			"status":  cmdStatus,
+			"until":   cmdUntil,
 		},
 	})
 }
@@ -165,19 +167,51 @@ func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: get STATUS URL [NAME:VALUE...]")
 	}
-	req, err := http.NewRequest(http.MethodGet, args[1], nil)
-	ts.Check(err)
-	for _, header := range args[2:] {
-		name, value, _ := strings.Cut(header, ":")
-		req.Header.Set(name, value)
-	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := request(args[1], args[2:])
 	ts.Check(err)
 	defer resp.Body.Close()
 	_, err = io.Copy(ts.Stdout(), resp.Body)
 	ts.Check(err)
 	if strconv.Itoa(resp.StatusCode) != args[0] {
 		ts.Fatalf("got %s, want %s", resp.Status, args[0])
+	}
+}
+
+// request asks with headers; one named Host is the request's.
+func request(target string, headers []string) (*http.Response, error) {
+	req, err := http.NewRequest(http.MethodGet, target, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ":")
+		if name == "Host" {
+			req.Host = value
+			continue
+		}
+		req.Header.Set(name, value)
+	}
+	return http.DefaultClient.Do(req)
+}
+
+// until URL [NAME:VALUE...]
+//
+// asks until somebody answers.
+func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: until URL [NAME:VALUE...]")
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
+		resp, err := request(args[0], args[1:])
+		if err == nil {
+			_ = resp.Body.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("nobody answers: %v", err)
+		}
 	}
 }
 

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/svidecar/svidecar/exchange"
 	"github.com/svidecar/svidecar/internal/config"
 	"github.com/svidecar/svidecar/internal/secret"
 	"github.com/svidecar/svidecar/mint"
+	"github.com/svidecar/svidecar/mint/keydir"
 )
 
 // asserter is a source of assertions.
@@ -24,7 +26,8 @@ type sources struct {
 	fallback   asserter // of identities that are not listed; may be nil if all are
 	// before, if set, is told of each identity before it is exchanged: dev's
 	// emulator learns of client ids as apps name them.
-	before func(clientID string)
+	before  func(clientID string)
+	keepers []*keeper // of the directories of keys
 }
 
 // identity is a key without its scope.
@@ -68,17 +71,57 @@ func (s sources) credential(ctx context.Context, key exchange.Key) string {
 func newSources(cfg *config.Config) (sources, error) {
 	made := sources{byName: map[string]asserter{}, byIdentity: map[identity]asserter{}}
 	for _, src := range cfg.Sources {
-		a, err := newSource(src)
-		if err != nil {
+		if err := made.add(src, cfg); err != nil {
 			return sources{}, fmt.Errorf("source %q: %w", src.Name, err)
 		}
-		made.byName[src.Name] = a
 	}
 	for _, id := range cfg.Identities {
 		made.byIdentity[identity{id.TenantID, id.ClientID}] = made.byName[id.Source]
 	}
 	made.fallback = made.byName[cfg.DefaultSource()]
 	return made, nil
+}
+
+// add makes one source.
+func (s *sources) add(src config.Source, cfg *config.Config) error {
+	if src.Kind != config.KindLocal || src.KeyDir == "" {
+		made, err := newSource(src)
+		if err == nil {
+			s.byName[src.Name] = made
+		}
+		return err
+	}
+	made, kept, err := newRotated(src)
+	if err == nil {
+		kept.log = newLogger(cfg)
+		s.byName[src.Name], s.keepers = made, append(s.keepers, kept)
+	}
+	return err
+}
+
+// newRotated is a source whose keys are in a directory, which knows the issuer.
+func newRotated(src config.Source) (*mint.Local, *keeper, error) {
+	dir, err := keydir.Open(src.KeyDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if src.Issuer != "" && src.Issuer != dir.Issuer() {
+		return nil, nil, fmt.Errorf("issuer %q is not that of the keys in %q, %q: leave the issuer out, or correct the directory", src.Issuer, src.KeyDir, dir.Issuer())
+	}
+	made, err := mint.NewLocal(mint.LocalConfig{
+		Keys: signerOf(dir, src.UnsafeUnpublished), Issuer: dir.Issuer(), Subject: src.Subject, Audience: src.Audience, Lifetime: src.Lifetime,
+	})
+	return made, &keeper{dir: dir, every: src.RotateEvery}, err
+}
+
+// keep tends the directories of keys until ctx ends. The func that it returns
+// waits for that.
+func (s sources) keep(ctx context.Context) (stopped func()) {
+	var running sync.WaitGroup
+	for _, k := range s.keepers {
+		running.Go(func() { k.run(ctx) })
+	}
+	return running.Wait
 }
 
 func newSource(src config.Source) (asserter, error) {

@@ -91,8 +91,10 @@ func (sc *sidecar) serve(ctx context.Context) error {
 	sc.log.Info("serving", "version", version(), "tokens", tokens.Addr().String(), "ops", ops.Addr().String(),
 		"authority", sc.cfg.AuthorityHost, "identities", len(sc.cfg.Identities), "app_service", !sc.cfg.IdentityHeader.IsZero())
 	sc.warnOfReach(tokens.Addr())
-	stopped := sc.prefetch(ctx)
-	defer stopped()
+	ctx, stop := context.WithCancel(ctx) // a server that fails ends what goes on beside it
+	defer sc.sources.keep(ctx)()
+	defer sc.prefetch(ctx)()
+	defer stop()
 	return server.Run(ctx, tokens, ops)
 }
 

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/svidecar/svidecar/mint"
+	"github.com/svidecar/svidecar/mint/keydir"
+	"github.com/svidecar/svidecar/mint/publish"
+)
+
+// keeper keeps a directory of keys while the process runs: it sees what others
+// change, makes and removes keys as time goes, and publishes if it is an issuer's.
+type keeper struct {
+	dir     *keydir.Dir
+	every   time.Duration // zero: others rotate
+	log     *slog.Logger
+	publish func() error // nil: others publish
+
+	mu   sync.Mutex
+	told map[string]keydir.State // what the log says of each key
+	last string                  // the last complaint
+}
+
+// start refuses at once what could never be done, and makes a key if one is due.
+func (k *keeper) start() error {
+	if k.every == 0 {
+		return nil
+	}
+	if _, _, err := k.dir.RotateIfDue(k.every); err != nil {
+		return fmt.Errorf("--rotate-every: %w", err)
+	}
+	return nil
+}
+
+// run returns when ctx ends.
+func (k *keeper) run(ctx context.Context) {
+	k.tend(nil)
+	if err := k.dir.Watch(ctx, k.tend); err != nil && ctx.Err() == nil {
+		k.log.Error("the directory of keys is no longer watched: restart to see its changes", "dir", k.dir.Path(), "error", err.Error())
+	}
+}
+
+// tend does what is due, whenever the directory or the state of a key changes.
+func (k *keeper) tend(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err == nil && k.every > 0 {
+		_, _, err = k.dir.RotateIfDue(k.every)
+	}
+	if err == nil && k.publish != nil {
+		err = k.publish()
+	}
+	if err == nil && (k.every > 0 || k.publish != nil) {
+		_, err = k.dir.Prune()
+		if readOnly(err) { // old keys stay until somebody may remove them
+			err = nil
+		}
+	}
+	k.tellStates()
+	k.tellTrouble(err)
+}
+
+// tellStates writes one line for each key whose state has changed.
+func (k *keeper) tellStates() {
+	now := map[string]keydir.State{}
+	for _, key := range k.dir.Keys() {
+		now[key.ID] = key.State
+		if state, known := k.told[key.ID]; !known || state != key.State {
+			k.log.Info("signing key", "kid", key.ID, "state", key.State.String(), "signs_from", key.SignsFrom, "leaves", key.RemovedAt)
+		}
+	}
+	for id := range k.told {
+		if _, there := now[id]; !there {
+			k.log.Info("signing key", "kid", id, "state", "removed")
+		}
+	}
+	k.told = now
+}
+
+// tellTrouble complains once of each trouble, since it is met again each minute.
+func (k *keeper) tellTrouble(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != k.last {
+		k.log.Error("the keys cannot be kept as they should: those in use go on", "dir", k.dir.Path(), "error", text)
+	}
+	k.last = text
+}
+
+// readOnly reports whether err only says that we may not write.
+func readOnly(err error) bool { return errors.Is(err, fs.ErrPermission) || isReadOnlyFileSystem(err) }
+
+// kids names keys.
+func kids(keys []keydir.Key) (ids []string) {
+	for _, key := range keys {
+		ids = append(ids, key.ID)
+	}
+	return ids
+}
+
+// exportDocuments writes the documents, and then takes their keys for published.
+func exportDocuments(dir *keydir.Dir, site string) error {
+	keys := dir.Keys()
+	discovery, keySet, err := mint.Documents(dir.Issuer(), dir.Documented()...)
+	if err != nil {
+		return err
+	}
+	if err := publish.Export(site, discovery, keySet); err != nil {
+		return err
+	}
+	return dir.MarkPublished(kids(keys)...)
+}
