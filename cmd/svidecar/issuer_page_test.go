@@ -61,6 +61,7 @@ func TestIssuerPage(t *testing.T) {
 	if names, err := filepath.Glob("keys/" + stolen + "*"); err != nil || len(names) > 0 {
 		t.Errorf("the stolen key is left in %q (%v)", names, err)
 	}
+	world.log.await(t, `"kid":"`+stolen+`","state":"removed"`)
 	world.wantToken(t, "https://graph.microsoft.com")
 	if kid := world.entra.Assertions()[pageClient].KeyID; kid == stolen {
 		t.Errorf("the last assertion is signed by the stolen key %s", kid)

@@ -86,6 +86,7 @@ func (is *issuing) run(ctx context.Context) error {
 		return err
 	}
 	is.log.Info("publishing", "version", version(), "issuer", is.dir.Issuer(), "address", l.Addr().String(), "https", is.flags.certFile != "")
+	kept.tend(nil) // whoever asks now waits in the listeners for what it publishes
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return is.server.Run(ctx, l) })
 	group.Go(func() error {

@@ -38,9 +38,8 @@ func (k *keeper) start() error {
 	return nil
 }
 
-// run returns when ctx ends.
+// run tends the directory at each change until ctx ends.
 func (k *keeper) run(ctx context.Context) {
-	k.tend(nil)
 	if err := k.dir.Watch(ctx, k.tend); err != nil && ctx.Err() == nil {
 		k.log.Error("the directory of keys is no longer watched: restart to see its changes", "dir", k.dir.Path(), "error", err.Error())
 	}
@@ -72,7 +71,14 @@ func (k *keeper) tellStates() {
 	for _, key := range k.dir.Keys() {
 		now[key.ID] = key.State
 		if state, known := k.told[key.ID]; !known || state != key.State {
-			k.log.Info("signing key", "kid", key.ID, "state", key.State.String(), "signs_from", key.SignsFrom, "leaves", key.RemovedAt)
+			args := []any{"kid", key.ID, "state", key.State.String()}
+			if !key.SignsFrom.IsZero() {
+				args = append(args, "signs_from", key.SignsFrom)
+			}
+			if !key.RemovedAt.IsZero() {
+				args = append(args, "leaves", key.RemovedAt)
+			}
+			k.log.Info("signing key", args...)
 		}
 	}
 	for id := range k.told {
