@@ -9,9 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/svidecar/svidecar/mint"
 	"github.com/svidecar/svidecar/mint/keydir"
-	"github.com/svidecar/svidecar/mint/publish"
 )
 
 // keeper keeps a directory of keys while the process runs: it sees what others
@@ -103,24 +101,3 @@ func (k *keeper) tellTrouble(err error) {
 
 // readOnly reports whether err only says that we may not write.
 func readOnly(err error) bool { return errors.Is(err, fs.ErrPermission) || isReadOnlyFileSystem(err) }
-
-// kids names keys.
-func kids(keys []keydir.Key) (ids []string) {
-	for _, key := range keys {
-		ids = append(ids, key.ID)
-	}
-	return ids
-}
-
-// exportDocuments writes the documents, and then takes their keys for published.
-func exportDocuments(dir *keydir.Dir, site string) error {
-	keys := dir.Keys()
-	discovery, keySet, err := mint.Documents(dir.Issuer(), dir.Documented()...)
-	if err != nil {
-		return err
-	}
-	if err := publish.Export(site, discovery, keySet); err != nil {
-		return err
-	}
-	return dir.MarkPublished(kids(keys)...)
-}

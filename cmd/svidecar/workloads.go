@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto"
 	"errors"
 	"fmt"
 	"strconv"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/svidecar/svidecar/internal/secret"
 	"github.com/svidecar/svidecar/mint"
-	"github.com/svidecar/svidecar/mint/keydir"
 	"github.com/svidecar/svidecar/mint/workloadapi"
 )
 
@@ -101,12 +99,4 @@ func (is *issuing) mint(ctx context.Context, subject spiffeid.ID, audience strin
 	}
 	assertion, err := source.Assertion(ctx)
 	return assertion.Value, err
-}
-
-// signerOf chooses the key that signs.
-func signerOf(dir *keydir.Dir, unsafe bool) func() (crypto.Signer, error) {
-	if unsafe {
-		return dir.UnsafeSigner
-	}
-	return dir.Signer
 }

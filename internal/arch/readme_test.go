@@ -152,19 +152,28 @@ func buildReadme(t *testing.T) program {
 		t.Fatalf("%v: %v\n%s", build, err, out)
 	}
 	for _, m := range subcommandLine.FindAllStringSubmatch(p.help(t), -1) {
-		help := p.help(t, m[1])
-		p.flags[m[1]] = map[string]bool{"help": true}
-		for _, f := range helpFlag.FindAllStringSubmatch(help, -1) {
-			p.flags[m[1]][f[1]] = true
-		}
-		for _, v := range ourVariable.FindAllString(help, -1) {
-			p.variables[v] = true
+		p.learn(t, m[1])
+		for _, below := range subcommandLine.FindAllStringSubmatch(p.help(t, m[1]), -1) {
+			p.learn(t, m[1], below[1])
 		}
 	}
 	if len(p.flags) < 6 || len(p.variables) < 20 {
 		t.Fatalf("--help names %d subcommands and %d variables: it was misread", len(p.flags), len(p.variables))
 	}
 	return p
+}
+
+// learn notes the flags of a subcommand, by its words, and their variables.
+func (p program) learn(t *testing.T, words ...string) {
+	t.Helper()
+	help, flags := p.help(t, words...), map[string]bool{"help": true}
+	for _, f := range helpFlag.FindAllStringSubmatch(help, -1) {
+		flags[f[1]] = true
+	}
+	for _, v := range ourVariable.FindAllString(help, -1) {
+		p.variables[v] = true
+	}
+	p.flags[strings.Join(words, " ")] = flags
 }
 
 var (
@@ -245,18 +254,22 @@ func (p program) checkCommand(t *testing.T, line string) {
 	if at < 0 || at+1 >= len(words) || !regexp.MustCompile(`^[a-z]+$`).MatchString(words[at+1]) {
 		return
 	}
-	flags, ok := p.flags[words[at+1]]
+	name := words[at+1]
+	if at+2 < len(words) && p.flags[name+" "+words[at+2]] != nil {
+		name += " " + words[at+2]
+	}
+	flags, ok := p.flags[name]
 	if !ok {
-		t.Errorf("%q: there is no subcommand %s", line, words[at+1])
+		t.Errorf("%q: there is no subcommand %s", line, name)
 		return
 	}
 	for _, w := range words[at+2:] {
-		name, isFlag := strings.CutPrefix(w, "--")
+		flag, isFlag := strings.CutPrefix(w, "--")
 		if w == "--" {
 			return
 		}
-		if name, _, _ = strings.Cut(name, "="); isFlag && !flags[name] {
-			t.Errorf("%q: %s has no flag --%s", line, words[at+1], name)
+		if flag, _, _ = strings.Cut(flag, "="); isFlag && !flags[flag] {
+			t.Errorf("%q: %s has no flag --%s", line, name, flag)
 		}
 	}
 }
