@@ -4,7 +4,6 @@ package spire_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"io"
@@ -54,9 +53,7 @@ func newFront(t *testing.T, ca *entratest.CA, socket string) *front {
 		Rewrite: func(r *httputil.ProxyRequest) { // the Host stays: the provider looks at it
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", "provider"
 		},
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		}},
+		Transport:      toSocket(socket),
 		ModifyResponse: f.mend,
 	}}
 	served := make(chan struct{})

@@ -240,6 +240,12 @@ func TestWorld(t *testing.T) {
 	if err := w.registry.unregister(t.Context(), entry); err != nil {
 		t.Error(err)
 	}
+	w.await(t, upLimit, "a refusal after the entry's end", func() error {
+		if _, err := source.Fresh(t.Context()); err == nil {
+			return errors.New("an assertion still")
+		}
+		return nil
+	}, w.server, w.agent)
 	if err := w.registry.change(t.Context(), "revoke", before.active); err == nil {
 		t.Error("a key is revoked twice")
 	}
@@ -266,5 +272,39 @@ func (w *world) rotate(t *testing.T, old string, moved func()) {
 	now, err := w.registry.authorities(t.Context())
 	if kids, _ := w.front.published(); err != nil || now.active != next || !slices.Contains(kids, next) {
 		t.Errorf("keys %+v, published %q, error %v; want %s active", now, kids, err, next)
+	}
+}
+
+// TestFront looks at the discovery document as the provider writes it, and mended.
+func TestFront(t *testing.T) {
+	w := newWorld(t, standInDir(t), settings{life: time.Minute})
+	const empty = `"authorization_endpoint":""`
+	for _, asIs := range []bool{true, false} {
+		w.front.asIs.Store(asIs)
+		doc, err := ask(w.front.client, w.front.issuer, "/.well-known/openid-configuration", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(doc), empty) != asIs || w.front.mended.Load() == asIs || !strings.Contains(string(doc), w.front.issuer+"/keys") {
+			t.Errorf("as it is: %v, mended: %v: %s", asIs, w.front.mended.Load(), doc)
+		}
+	}
+	// The provider serves what it heard last while the server hangs.
+	if err := w.server.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if kids, err := w.front.published(); err != nil || len(kids) != 1 {
+		t.Errorf("while the server hangs: %q, %v", kids, err)
+	}
+	hung, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := w.registry.healthy(hung); err == nil {
+		t.Error("a server that hangs is healthy")
+	}
+	if err := w.server.resume(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.registry.healthy(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

@@ -3,6 +3,7 @@
 package spire_test
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -133,8 +134,12 @@ func leading(args []string) []string {
 }
 
 // overSocket is a client of one unix socket.
-func overSocket(path string) *http.Client {
-	return &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
+func overSocket(path string) *http.Client { return &http.Client{Transport: toSocket(path)} }
+
+func toSocket(path string) *http.Transport {
+	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}
 }
 
 // ask is GET, and gives the body of a 200.
