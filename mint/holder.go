@@ -3,6 +3,7 @@ package mint
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,12 +19,14 @@ type holder struct {
 
 	held   atomic.Pointer[Assertion]
 	flight singleflight.Group
+	began  sync.Map // kid → time.Time at which the obtaining under way began
 }
 
 // assertion returns the one in use, or obtains another when half of its life is
 // over. If that fails, or takes longer than a second, the old one serves until
-// 10 s before its end, and each call tries again. Without one the caller waits
-// until ctx is done; the work goes on for those who still want it.
+// 10 s before its end, and each call tries again. The second is one for all callers
+// of an attempt: an exchange asks twice, and would wait twice. Without an assertion
+// the caller waits until ctx is done; the work goes on for those who still want it.
 //
 // A kid that is not empty names the only key whose assertions will do: one of
 // another key counts as none. obtain is bounded in time, if its work can be.
@@ -38,7 +41,10 @@ func (h *holder) assertion(ctx context.Context, kid string, obtain func() (*Asse
 	if !held.usable(now) {
 		return h.renew(ctx, kid, obtain)
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	if began, ok := h.began.Load(kid); ok {
+		now = began.(time.Time)
+	}
+	ctx, cancel := context.WithDeadline(ctx, now.Add(patience))
 	defer cancel()
 	if renewed, err := h.renew(ctx, kid, obtain); err == nil {
 		return renewed, nil
@@ -62,6 +68,8 @@ func (h *holder) of(kid string) *Assertion {
 func (h *holder) renew(ctx context.Context, kid string, obtain func() (*Assertion, error)) (Assertion, error) {
 	// At most one goroutine per holder and key outlives its callers.
 	done := h.flight.DoChan(kid, func() (obtained any, err error) {
+		h.began.Store(kid, time.Now())
+		defer h.began.Delete(kid)
 		defer func() { // singleflight would end the process
 			if p := recover(); p != nil {
 				obtained, err = nil, h.fault()

@@ -68,7 +68,10 @@ func TestScript(t *testing.T) {
 }
 
 // emulationOf is what a script's commands hand on to each other.
-type emulationOf struct{ source *mint.Local }
+type emulationOf struct {
+	source *mint.Local
+	agent  *agent
+}
 
 // signingKey is one key for all scripts, because making one takes long.
 var signingKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })

@@ -39,6 +39,8 @@ var mayImport = map[string][]string{
 	"e2e/bench":            {anything},
 	"e2e/chaos":            {anything},
 	"e2e/netns":            {anything},
+	"e2e/spire":            {anything},
+	"e2e/verify":           {anything},
 	"cmd/svidecar":         {anything},
 	"cmd/svidecar-webhook": {anything},
 	"cmd/svidecarctl":      {anything},
