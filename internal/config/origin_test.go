@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,42 +23,51 @@ var samples = map[string]struct {
 	value, yaml string
 	needs       []string
 }{
-	"config":               {value: "testdata/empty.yaml"},
-	"listen":               {value: "127.0.0.1:9000"},
-	"unsafe-listen":        {value: "true", yaml: "true"},
-	"ops-listen":           {value: ":9001", yaml: "':9001'"},
-	"log-level":            {value: "warn"},
-	"log-format":           {value: "text"},
-	"allowed-hosts":        {value: "a.example,b.example:1", yaml: "[a.example, 'b.example:1']"},
-	"require-api-version":  {value: "true", yaml: "true"},
-	"identity-header":      {value: header},
-	"identity-header-file": {value: "testdata/identity-header"},
-	"cloud":                {value: "china"},
-	"authority-host":       {value: "https://login.example/"},
-	"authority-ca-file":    {value: "testdata/ca.pem"},
-	"region":               {value: "westeurope"},
-	"tenant-id":            {value: tenant2},
-	"client-id":            {value: client2},
-	"source":               {value: "local", needs: local},
-	"federated-token-file": {value: "/other"},
-	"issuer":               {value: "https://other.example", needs: local},
-	"subject":              {value: "other", needs: local},
-	"key-file":             {value: "other", needs: local},
-	"assertion-lifetime":   {value: "6m", needs: local},
-	"spiffe-socket":        {value: "unix:///run/agent.sock", needs: []string{"--source=spiffe"}},
-	"spiffe-hint":          {value: "internal", needs: []string{"--source=spiffe", "--spiffe-socket=unix:///run/agent.sock"}},
-	"spiffe-verify":        {value: "true", yaml: "true", needs: []string{"--source=spiffe", "--spiffe-socket=unix:///run/agent.sock"}},
-	"audience":             {value: "api://other"},
-	"exchange-timeout":     {value: "11s"},
-	"cache-entries":        {value: "7", yaml: "7"},
-	"max-requests":         {value: "7", yaml: "7"},
-	"max-connections":      {value: "7", yaml: "7"},
-	"prefetch":             {value: "https://vault.azure.net,https://storage.azure.com", yaml: "[https://vault.azure.net, https://storage.azure.com]"},
-	"ready-requires-token": {value: "true", yaml: "true", needs: []string{"--prefetch=https://vault.azure.net"}},
-	"shutdown-delay":       {value: "1m30s"},
+	"config":                 {value: "testdata/empty.yaml"},
+	"listen":                 {value: "127.0.0.1:9000"},
+	"unsafe-listen":          {value: "true", yaml: "true"},
+	"ops-listen":             {value: ":9001", yaml: "':9001'"},
+	"log-level":              {value: "warn"},
+	"log-format":             {value: "text"},
+	"allowed-hosts":          {value: "a.example,b.example:1", yaml: "[a.example, 'b.example:1']"},
+	"require-api-version":    {value: "true", yaml: "true"},
+	"identity-header":        {value: header},
+	"identity-header-file":   {value: "testdata/identity-header"},
+	"cloud":                  {value: "china"},
+	"authority-host":         {value: "https://login.example/"},
+	"authority-ca-file":      {value: "testdata/ca.pem"},
+	"region":                 {value: "westeurope"},
+	"tenant-id":              {value: tenant2},
+	"client-id":              {value: client2},
+	"source":                 {value: "local", needs: local},
+	"federated-token-file":   {value: "/other"},
+	"issuer":                 {value: "https://other.example", needs: local},
+	"subject":                {value: "other", needs: local},
+	"key-file":               {value: "other", needs: local},
+	"assertion-lifetime":     {value: "6m", needs: local},
+	"spiffe-socket":          {value: "unix:///run/agent.sock", needs: []string{"--source=spiffe"}},
+	"spiffe-hint":            {value: "internal", needs: []string{"--source=spiffe", "--spiffe-socket=unix:///run/agent.sock"}},
+	"spiffe-verify":          {value: "true", yaml: "true", needs: []string{"--source=spiffe", "--spiffe-socket=unix:///run/agent.sock"}},
+	"google-metadata-host":   {value: "127.0.0.1:8080", needs: []string{"--source=google"}},
+	"exec-command":           {value: `["/usr/bin/x","a,b","a,b",""]`, needs: []string{"--source=exec"}},
+	"exec-timeout":           {value: "20s", needs: []string{"--source=exec", "--exec-command=/usr/bin/x"}},
+	"source-url":             {value: "https://token.example/?a={{audience}}", yaml: "'https://token.example/?a={{audience}}'", needs: []string{"--source=url"}},
+	"source-url-bearer-file": {value: "/bearer", needs: byURL},
+	"source-url-field":       {value: "data.token", needs: byURL},
+	"source-url-ca-file":     {value: "testdata/ca.pem", needs: byURL},
+	"audience":               {value: "api://other"},
+	"exchange-timeout":       {value: "11s"},
+	"cache-entries":          {value: "7", yaml: "7"},
+	"max-requests":           {value: "7", yaml: "7"},
+	"max-connections":        {value: "7", yaml: "7"},
+	"prefetch":               {value: "https://vault.azure.net,https://storage.azure.com", yaml: "[https://vault.azure.net, https://storage.azure.com]"},
+	"ready-requires-token":   {value: "true", yaml: "true", needs: []string{"--prefetch=https://vault.azure.net"}},
+	"shutdown-delay":         {value: "1m30s"},
 }
 
 var local = []string{"--source=local", "--issuer=https://issuer.example", "--subject=s", "--key-file=k"}
+
+var byURL = []string{"--source=url", "--source-url=https://token.example/"}
 
 // needed leaves out of the needs the setting itself.
 func needed(name string) []string {
@@ -116,7 +126,7 @@ func TestEverySettingIsReachableFromEveryPlace(t *testing.T) {
 				t.Errorf("by flag and by variable differ (-flag +variable):\n%s", diff)
 			}
 			without := sample.needs
-			if name == "source" || name == "spiffe-socket" { // the others are refused without it
+			if slices.Contains([]string{"source", "spiffe-socket", "exec-command", "source-url"}, name) { // the kind is refused without it
 				without = nil
 			}
 			if diff := cmp.Diff(byFlag, mustLoad(t, without, minimal), compare); diff == "" {
@@ -183,6 +193,7 @@ func TestPrintGolden(t *testing.T) {
 			with(webhook, "SVIDECAR_IDENTITY_HEADER="+header, "SVIDECAR_AUTHORITY_HOST=https://login.microsoftonline.us")},
 		{"testdata/print-example.golden", []string{"--config=testdata/example.yaml"}, webhook[:1]},
 		{"testdata/print-local.golden", local, webhook},
+		{"testdata/print-exec.golden", []string{"--source=exec", `--exec-command=["/usr/bin/x", "a b", "<&>"]`}, with(webhook, "GCE_METADATA_HOST=127.0.0.1")},
 	} {
 		t.Run(tt.golden, func(t *testing.T) {
 			var out bytes.Buffer
