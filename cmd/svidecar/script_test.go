@@ -51,22 +51,27 @@ func TestScript(t *testing.T) {
 			return os.Getuid() == 0, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"agent":   cmdAgent,
-			"entra":   cmdEntra,
-			"fault":   cmdFault,
-			"free":    cmdFree,
-			"get":     cmdGet,
-			"key":     cmdKey,
-			"occupy":  cmdOccupy,
-			"refused": cmdRefused,
-			"sigterm": cmdSigterm,
-			"status":  cmdStatus,
+			"agent":    cmdAgent,
+			"entra":    cmdEntra,
+			"fault":    cmdFault,
+			"free":     cmdFree,
+			"get":      cmdGet,
+			"host":     cmdHost,
+			"key":      cmdKey,
+			"occupy":   cmdOccupy,
+			"platform": cmdPlatform,
+			"refused":  cmdRefused,
+			"sigterm":  cmdSigterm,
+			"status":   cmdStatus,
 		},
 	})
 }
 
 // emulationOf is what a script's commands hand on to each other.
-type emulationOf struct{ source *mint.Local }
+type emulationOf struct {
+	cloud  *emulation.Emulation
+	source *mint.Local
+}
 
 // signingKey is one key for all scripts, because making one takes long.
 var signingKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
@@ -87,7 +92,7 @@ func cmdEntra(ts *testscript.TestScript, neg bool, args []string) {
 	cloud, err := emulation.Start(emulation.Config{KeyFile: keyFile, Entra: entratest.Config{Key: key}})
 	ts.Check(err)
 	ts.Defer(cloud.Close)
-	ts.Value("emulation").(*emulationOf).source = cloud.Source
+	*ts.Value("emulation").(*emulationOf) = emulationOf{cloud, cloud.Source}
 	assertion, err := cloud.Source.Assertion(context.Background())
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs("token"), []byte(assertion.Value.Reveal()+"\n"), 0o600))
