@@ -325,7 +325,7 @@ func TestCommandEndsWithClose(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
-	if strings.Contains(stacks(), "os/exec.(*Cmd)") {
+	if strings.Contains(stacks(), "mint.command.run") {
 		t.Error("Close did not wait for the command")
 	}
 	checkTrouble(t, <-failed, false, nil, "closed")

@@ -2,11 +2,14 @@ package mint_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -327,6 +330,18 @@ func TestFetcherChecksTheServer(t *testing.T) {
 	})
 }
 
+func TestFetcherWantsModernTLS(t *testing.T) {
+	s := &service{t: t, expect: func(*http.Request) bool { return false }}
+	s.Server = httptest.NewUnstartedServer(s)
+	s.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	f, err := mint.NewURL(mint.URLConfig{URL: s.URL, Audience: audience, Roots: s.roots()})
+	_, err = closing(t, f, err).Assertion(t.Context())
+	checkTrouble(t, err, true, nil, "unreachable (remote error: tls: protocol version not supported)")
+}
+
 func TestFetcherClose(t *testing.T) {
 	onEach(t, 0, func(t *testing.T, f *mint.Fetcher, s *service) {
 		s.play("", hang)
@@ -368,6 +383,9 @@ func TestFetcherContextDone(t *testing.T) {
 func TestFetcherIsNotPrinted(t *testing.T) {
 	onEach(t, 0, func(t *testing.T, f *mint.Fetcher, s *service) {
 		got := mustFetch(t, f)
+		if err := f.Close(); err != nil { // nothing writes what is read here
+			t.Fatal(err)
+		}
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
 			text := fmt.Sprintf(verb, f) + fmt.Sprintf(verb, got)
 			if strings.Contains(text, jobToken) || strings.Contains(text, s.token[:40]) || strings.Contains(text, "key=k") {

@@ -44,18 +44,18 @@ func NewGitHub(cfg GitHubConfig) (*Fetcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	address, bearer := os.Getenv(githubURL), secret.New(os.Getenv(githubToken))
-	if address == "" || bearer.IsZero() {
+	address, jobToken := os.Getenv(githubURL), os.Getenv(githubToken)
+	if address == "" || jobToken == "" {
 		return nil, fmt.Errorf("mint: GitHub Actions: %s or %s is not set: %s, and run svidecar in a step of it", githubURL, githubToken, githubPermission)
 	}
 	target, err := githubTarget(address, cfg.Audience)
 	if err != nil {
 		return nil, err
 	}
-	if !bearerText(bearer.Reveal()) {
+	if !bearerText(jobToken) {
 		return nil, fmt.Errorf("mint: GitHub Actions: %s holds a character that no token has: leave it as the runner sets it", githubToken)
 	}
-	transport := newTransport(cfg.Roots)
+	transport, bearer := newTransport(cfg.Roots), secret.New(jobToken)
 	f.from = fmt.Sprintf("GitHub's token service %q", target.Host)
 	f.advice = byPlatform("GitHub's own tokens are not like this: check what sets " + githubURL)
 	f.get = func(ctx context.Context) (string, *trouble) {

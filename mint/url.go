@@ -7,11 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/svidecar/svidecar/internal/secret"
@@ -22,8 +20,8 @@ const audiencePlaceholder = "{{audience}}"
 
 // URLConfig configures [NewURL].
 type URLConfig struct {
-	// URL is asked with GET. It is https, or http to this machine's loopback, and
-	// has a host, no user and no fragment. Behind the host {{audience}} stands for
+	// URL is asked with GET. It is https, or http to a loopback address (no name,
+	// which might resolve to another), and has a host, no user and no fragment. Behind the host {{audience}} stands for
 	// the audience, percent-encoded; nothing else may stand in double braces.
 	// Required.
 	URL string
@@ -66,10 +64,6 @@ func NewURL(cfg URLConfig) (*Fetcher, error) {
 		path = strings.Split(cfg.Field, ".")
 	}
 	transport := newTransport(cfg.Roots)
-	if target.Scheme == "http" {
-		transport.Proxy = nil
-		transport.DialContext = (&net.Dialer{Control: loopbackOnly}).DialContext
-	}
 	f.from = fmt.Sprintf("token URL %q", target.Scheme+"://"+target.Host)
 	f.advice = byIssuer("put " + audiencePlaceholder + " where the URL wants the audience")
 	f.get = func(ctx context.Context) (string, *trouble) {
@@ -112,24 +106,14 @@ func tokenURL(raw, audience string) (*url.URL, error) {
 	case strings.Contains(raw, "#"):
 		return nil, errors.New("it has a fragment, which is never sent: remove what follows the #")
 	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
-		return nil, errors.New("it is neither https nor http to loopback, so the token could be read on the way: use https")
+		return nil, errors.New("it is neither https nor http to a loopback address (127.0.0.1 or [::1]), so the token could be read on the way: use https")
 	}
 	return u, nil
 }
 
 func isLoopback(host string) bool {
 	a, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
-}
-
-// loopbackOnly is a [net.Dialer]'s Control: whatever a name resolves to, what is
-// not encrypted stays on this machine.
-func loopbackOnly(_, address string, _ syscall.RawConn) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil || !isLoopback(host) {
-		return errors.New("not a loopback address")
-	}
-	return nil
+	return err == nil && a.Unmap().IsLoopback()
 }
 
 // readBearer reads the file whole. Its owner may be about to write it.

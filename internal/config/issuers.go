@@ -101,7 +101,7 @@ func parseCommand(s string) ([]string, error) {
 	return list, nil
 }
 
-// parseTokenURL accepts https, and http to loopback. Placeholders are for the
+// parseTokenURL accepts https, and http to loopback by its address. Placeholders are for the
 // minter to check. No error shows the URL: a password may be in it.
 func parseTokenURL(s string) (string, error) {
 	u, err := url.Parse(s)
@@ -110,8 +110,8 @@ func parseTokenURL(s string) (string, error) {
 		return "", errors.New("not a URL: write it like https://host/path")
 	case u.User != nil:
 		return "", errors.New("the URL holds a user or password: remove what precedes the @, and use --source-url-bearer-file")
-	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(strings.ToLower(u.Hostname()))):
-		return "", errors.New("the URL is neither https nor http to loopback, so tokens could be read on the way: write it like https://host/path")
+	case u.Scheme != "https" && (u.Scheme != "http" || u.Hostname() == "localhost" || !isLoopback(u.Hostname())):
+		return "", errors.New("the URL is neither https nor http to a loopback address (127.0.0.1 or [::1]), so tokens could be read on the way: write it like https://host/path")
 	}
 	return s, nil
 }
