@@ -5,9 +5,14 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/svidecar/svidecar/mint"
 )
@@ -142,4 +147,63 @@ func TestURLRefusedByItsService(t *testing.T) {
 	s.play(strings.Replace(other, ".", "..", 1), nil)
 	_, err = f.Assertion(t.Context())
 	checkTrouble(t, err, false, []string{other}, "no assertion")
+}
+
+// FuzzNewURL holds that what is taken asks the host that stands written, by a way
+// that nobody can read, and that what is refused is not shown.
+func FuzzNewURL(f *testing.F) {
+	for _, seed := range []string{
+		"https://a.example/?aud={{audience}}", "http://127.0.0.1:1/", "http://[::1]/{{audience}}", "https://{{audience}}/", "https://u:p@a/", "//a", "https://a#b",
+		"http://[::ffff:127.0.0.1]/", "http://127.0.0.1.example/", "https://a/{{{{audience}}}}", "https://a/%zz", "HTTPS://A", "https://a:99999/",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		fetcher, err := mint.NewURL(mint.URLConfig{URL: raw, Audience: audience})
+		if err != nil {
+			checkOneLine(t, err)
+			return
+		}
+		if err := fetcher.Close(); err != nil {
+			t.Error(err)
+		}
+		u, err := url.Parse(strings.ReplaceAll(raw, "{{audience}}", "x"))
+		if err != nil || u.User != nil || u.Hostname() == "" || strings.Contains(u.Host, "{") || strings.ContainsAny(u.String(), "#\r\n") {
+			t.Fatalf("NewURL takes %q (%v)", raw, err)
+		}
+		addr, _ := netip.ParseAddr(u.Hostname())
+		if u.Scheme != "https" && (u.Scheme != "http" || !addr.Unmap().IsLoopback()) {
+			t.Errorf("NewURL takes %q", raw)
+		}
+	})
+}
+
+// FuzzURLReply holds that no reply makes a source panic, and that what it takes
+// is a token for the audience.
+func FuzzURLReply(f *testing.F) {
+	good := platformToken(f, time.Now(), time.Hour)
+	f.Add([]byte(good), "")
+	f.Add([]byte(`{"a":{"b":"`+good+`"}}`), "a.b")
+	f.Add([]byte(`{"a":null}`), "a")
+	f.Add([]byte(`[[[`), ".")
+	body := make(chan []byte, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(<-body) }))
+	f.Cleanup(server.Close)
+	f.Fuzz(func(t *testing.T, reply []byte, field string) {
+		fetcher, err := mint.NewURL(mint.URLConfig{URL: server.URL, Field: field, Audience: audience})
+		if err != nil {
+			t.Fatal(err)
+		}
+		body <- reply
+		got, err := fetcher.Assertion(t.Context())
+		switch {
+		case err != nil:
+			checkOneLine(t, err)
+		case len(reply) > 64<<10 || !slices.Contains(got.Claims.Audience, audience) || got.Claims.Algorithm != "RS256":
+			t.Errorf("taken: %v", got.Claims)
+		}
+		if err := fetcher.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
