@@ -1,9 +1,9 @@
 // Package mint owns assertions, the JWTs that Microsoft Entra redeems for access
-// tokens: it reads them from a file, fetches them from the SPIFFE Workload API,
-// or signs them, and it owns the signing keys and the discovery and key documents
-// that let others verify them. It never talks to Entra, never verifies an
-// assertion it has not signed (unless [WorkloadConfig.VerifyBundle] asks for it),
-// and logs nothing.
+// tokens: it reads them from a file, fetches them from the SPIFFE Workload API or
+// from another issuer, or signs them, and it owns the signing keys and the
+// discovery and key documents that let others verify them. It never talks to
+// Entra, never verifies an assertion it has not signed (unless
+// [WorkloadConfig.VerifyBundle] asks for it), and logs nothing.
 //
 // A signing key is a [crypto.Signer] everywhere, so that it may live in a file,
 // a TPM or a key service.

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
@@ -15,10 +14,7 @@ import (
 	"google.golang.org/grpc"
 )
 
-const (
-	maxEntraLife    = 25 * time.Hour // exp minus iat
-	maxShownEntries = 10             // of an agent's answer in a message
-)
+const maxShownEntries = 10 // of an agent's answer in a message
 
 // inspect is a gRPC interceptor that chooses one entry of the agent's answer,
 // refuses what Entra would refuse, and leaves only that entry for go-spiffe to
@@ -88,37 +84,28 @@ func (w *Workload) check(entry *workload.JWTSVID, now time.Time) *Error {
 	if err != nil {
 		return w.unreadable(err)
 	}
-	for _, refusal := range []*Error{w.checkHeader(c), w.checkClaims(c, entry.GetSpiffeId()), w.checkTimes(c, now)} {
-		if refusal != nil {
-			return refusal
-		}
+	if b := breachOf(c, now); b != nil {
+		return w.refuse(c, b.cause, b.temporary, b.problem, spireAdvice[b.rule])
 	}
-	return nil
+	return w.checkNames(c, entry.GetSpiffeId())
 }
 
-func (w *Workload) checkHeader(c Claims) *Error {
-	switch {
-	case c.Algorithm != string(jose.RS256):
-		return w.unfit(c, fmt.Sprintf("signed with %s; Entra takes RS256 only", c.Algorithm),
-			`set jwt_key_type = "rsa-2048" in the SPIRE server's configuration and restart it; its next JWT key is then RSA`)
-	case c.KeyID == "":
-		return w.unfit(c, "the header has no kid, by which Entra finds the key",
-			"SPIRE always writes one: check what serves the Workload API, and upgrade it")
-	case c.Type != "" && c.Type != "JWT":
-		return w.unfit(c, fmt.Sprintf("the header's typ is %s; Entra takes JWT only", shown(c.Type)),
-			"SPIRE always writes JWT: check what serves the Workload API, and upgrade it")
-	}
-	return nil
+// spireAdvice mends each breach, in the SPIRE server's configuration if it can.
+var spireAdvice = map[rule]string{
+	ruleAlgorithm: `set jwt_key_type = "rsa-2048" in the SPIRE server's configuration and restart it; its next JWT key is then RSA`,
+	ruleKeyID:     "SPIRE always writes one: check what serves the Workload API, and upgrade it",
+	ruleType:      "SPIRE always writes JWT: check what serves the Workload API, and upgrade it",
+	ruleIssuer:    "set jwt_issuer in the SPIRE server's configuration to the https URL of the issuer that the federated credential names, and restart it",
+	ruleIssuedAt:  "SPIRE writes one unless a CredentialComposer plugin of the server removes it: check the plugins",
+	ruleExpiry:    "check what serves the Workload API",
+	ruleUnexpired: "check that the agent reaches its server, without which it hands out what it has, and that the clocks of this machine and of the SPIRE server agree",
+	ruleBegun:     "check that the clocks of this machine and of the SPIRE server agree",
+	ruleLife:      "lower default_jwt_svid_ttl in the SPIRE server's configuration, or the JWT-SVID TTL of the registration entry",
 }
 
-func (w *Workload) checkClaims(c Claims, id string) *Error {
+// checkNames holds the audience and the subject to what was asked for.
+func (w *Workload) checkNames(c Claims, id string) *Error {
 	switch {
-	case c.Issuer == "":
-		return w.unfit(c, "no iss claim, which Entra requires",
-			"set jwt_issuer in the SPIRE server's configuration to the https URL of the issuer that the federated credential names, and restart it")
-	case c.IssuedAt.IsZero():
-		return w.unfit(c, "no iat claim, without which Entra takes the life for too long",
-			"SPIRE writes one unless a CredentialComposer plugin of the server removes it: check the plugins")
 	case len(c.Audience) != 1 || c.Audience[0] != w.cfg.Audience:
 		return w.unfit(c, fmt.Sprintf("the audience is %s, want %s alone", shownList(c.Audience), shown(w.cfg.Audience)),
 			"SPIRE writes what is asked for unless a CredentialComposer plugin of the server changes it: check the plugins")
@@ -129,28 +116,6 @@ func (w *Workload) checkClaims(c Claims, id string) *Error {
 	if _, err := spiffeid.FromString(c.Subject); err != nil {
 		return w.refuse(c, malformed("sub is no SPIFFE ID"), false, "its sub is no SPIFFE ID: "+shown(c.Subject),
 			"check what serves the Workload API")
-	}
-	return nil
-}
-
-func (w *Workload) checkTimes(c Claims, now time.Time) *Error {
-	const clocks = "that the clocks of this machine and of the SPIRE server agree"
-	begin := c.NotBefore
-	if begin.Before(c.IssuedAt) {
-		begin = c.IssuedAt
-	}
-	switch life := c.Expiry.Sub(c.IssuedAt); {
-	case c.Expiry.IsZero():
-		return w.refuse(c, malformed("no exp claim"), false, "no exp claim", "check what serves the Workload API")
-	case !now.Add(lastUse).Before(c.Expiry):
-		return w.refuse(c, ErrExpired, true, fmt.Sprintf("%s (%v)", expired(now.Sub(c.Expiry)), c),
-			"check that the agent reaches its server, without which it hands out what it has, and "+clocks)
-	case now.Add(notBeforeLeeway).Before(begin):
-		return w.refuse(c, ErrNotYetValid, true, fmt.Sprintf("not valid before %s, in %v (%v)",
-			shownTime(begin), begin.Sub(now).Round(time.Second), c), "check "+clocks)
-	case life > maxEntraLife:
-		return w.unfit(c, fmt.Sprintf("it lives %v; Entra takes at most %v", life, maxEntraLife),
-			"lower default_jwt_svid_ttl in the SPIRE server's configuration, or the JWT-SVID TTL of the registration entry")
 	}
 	return nil
 }

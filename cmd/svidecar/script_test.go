@@ -52,23 +52,26 @@ func TestScript(t *testing.T) {
 			return os.Getuid() == 0, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"agent":   cmdAgent,
-			"entra":   cmdEntra,
-			"fault":   cmdFault,
-			"free":    cmdFree,
-			"get":     cmdGet,
-			"key":     cmdKey,
-			"occupy":  cmdOccupy,
-			"refused": cmdRefused,
-			"sigterm": cmdSigterm,
-			"status":  cmdStatus,
-			"until":   cmdUntil,
+			"agent":    cmdAgent,
+			"entra":    cmdEntra,
+			"fault":    cmdFault,
+			"free":     cmdFree,
+			"get":      cmdGet,
+			"host":     cmdHost,
+			"key":      cmdKey,
+			"occupy":   cmdOccupy,
+			"platform": cmdPlatform,
+			"refused":  cmdRefused,
+			"sigterm":  cmdSigterm,
+			"status":   cmdStatus,
+			"until":    cmdUntil,
 		},
 	})
 }
 
 // emulationOf is what a script's commands hand on to each other.
 type emulationOf struct {
+	cloud  *emulation.Emulation
 	source *mint.Local
 	agent  *agent
 }
@@ -92,7 +95,7 @@ func cmdEntra(ts *testscript.TestScript, neg bool, args []string) {
 	cloud, err := emulation.Start(emulation.Config{KeyFile: keyFile, Entra: entratest.Config{Key: key}})
 	ts.Check(err)
 	ts.Defer(cloud.Close)
-	ts.Value("emulation").(*emulationOf).source = cloud.Source
+	*ts.Value("emulation").(*emulationOf) = emulationOf{cloud: cloud, source: cloud.Source}
 	assertion, err := cloud.Source.Assertion(context.Background())
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs("token"), []byte(assertion.Value.Reveal()+"\n"), 0o600))

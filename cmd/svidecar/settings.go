@@ -10,21 +10,22 @@ import (
 	"github.com/svidecar/svidecar/proxy"
 )
 
-// authorityRoots adds the certificates in the file to the system's.
-func authorityRoots(path string) (*x509.CertPool, error) {
+// rootsWith adds the certificates in the file to the system's. Without a file it
+// is nil, which stands for the system's alone.
+func rootsWith(path string) (*x509.CertPool, error) {
 	if path == "" {
 		return nil, nil
 	}
 	pem, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("--authority-ca-file: %w", err)
+		return nil, err
 	}
 	roots, err := x509.SystemCertPool()
 	if err != nil {
 		roots = x509.NewCertPool()
 	}
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--authority-ca-file: %s holds no PEM certificate", path)
+		return nil, fmt.Errorf("%s holds no PEM certificate", path)
 	}
 	return roots, nil
 }

@@ -88,6 +88,8 @@ func newSource(src config.Source) (asserter, error) {
 		return mint.NewWorkload(mint.WorkloadConfig{
 			Address: src.Socket, Audience: src.Audience, Subject: src.Subject, Hint: src.Hint, VerifyBundle: src.Verify,
 		})
+	case config.KindGitHub, config.KindGoogle, config.KindExec, config.KindURL:
+		return newFetcher(src)
 	}
 	key, err := mint.LoadKey(src.KeyFile)
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 
@@ -29,9 +30,9 @@ func newSidecar(cfg *config.Config) (*sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots, err := authorityRoots(cfg.AuthorityCAFile)
+	roots, err := rootsWith(cfg.AuthorityCAFile)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--authority-ca-file: %w", err)
 	}
 	return assemble(cfg, made, roots)
 }

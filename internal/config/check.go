@@ -103,12 +103,7 @@ func (l *loader) checkAuthority() {
 		l.addf(l.where("cloud"), "%s contradicts %s, which belongs to %s: remove one of them",
 			quote(c.Cloud), l.mention("authority-host"), quote(known))
 	}
-	if c.AuthorityCAFile == "" {
-		return
-	}
-	if err := checkCertificates(c.AuthorityCAFile); err != nil {
-		l.addf(l.where("authority-ca-file"), "%w: give a file of PEM certificates", err)
-	}
+	l.checkRoots("authority-ca-file", c.AuthorityCAFile)
 }
 
 // checkCertificates wants at least one certificate in the file, and none that

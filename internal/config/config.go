@@ -30,10 +30,15 @@ const (
 	KindFile   = "file"   // a projected token, read anew for each assertion
 	KindLocal  = "local"  // assertions signed here with our own key
 	KindSPIFFE = "spiffe" // JWT-SVIDs from the SPIFFE Workload API
+	KindGitHub = "github" // tokens of a GitHub Actions job
+	KindGoogle = "google" // tokens of Google Cloud's metadata server
+	KindExec   = "exec"   // what a command prints
+	KindURL    = "url"    // what a URL gives
 )
 
 // DefaultSourceName is the name of the source made from the top-level settings
-// (federated-token-file; or issuer, subject and key-file; or spiffe-socket).
+// (federated-token-file; or issuer, subject and key-file; or spiffe-socket; and
+// so on, as source says).
 const DefaultSourceName = "default"
 
 // Config holds the settings of one sidecar. Make one with [Load], or with
@@ -66,7 +71,7 @@ type Config struct {
 	TenantID string // GUID or verified domain; empty only if every identity has its own
 	ClientID string // the identity used when a request names none; may be empty
 
-	Source             string        // KindFile, KindLocal or KindSPIFFE: what the top-level source is
+	Source             string        // one of the kinds: what the top-level source is
 	FederatedTokenFile string        // KindFile: path of the projected token
 	Issuer             string        // KindLocal: https URL
 	Subject            string        // KindLocal: the sub claim; KindSPIFFE: the SPIFFE ID to choose, may be empty
@@ -79,6 +84,14 @@ type Config struct {
 	UnsafeUnpublished  bool          // KeyDir: sign with the newest key at once
 	AssertionLifetime  time.Duration
 	Audience           string // what Entra expects in assertions of this cloud
+
+	GoogleMetadataHost  string        // KindGoogle: host or host:port; empty means Google's own
+	ExecCommand         []string      // KindExec: the program and its arguments
+	ExecTimeout         time.Duration // KindExec: bound on one run
+	SourceURL           string        // KindURL
+	SourceURLBearerFile string        // KindURL; may be empty
+	SourceURLField      string        // KindURL: the JSON member that holds the token; empty means the whole reply
+	SourceURLCAFile     string        // KindURL: PEM bundle; added to the system's roots; empty means those alone
 
 	ExchangeTimeout time.Duration // bound on one upstream exchange
 	CacheEntries    int           // bound on tokens held
@@ -114,7 +127,7 @@ type Identity struct {
 // Source is one origin of assertions.
 type Source struct {
 	Name string // unique
-	Kind string // KindFile, KindLocal or KindSPIFFE
+	Kind string // one of the kinds
 
 	Path string // KindFile: the token
 
@@ -130,6 +143,16 @@ type Source struct {
 	Socket string // KindSPIFFE
 	Hint   string // KindSPIFFE; may be empty
 	Verify bool   // KindSPIFFE
+
+	MetadataHost string // KindGoogle; may be empty
+
+	Command []string      // KindExec
+	Timeout time.Duration // KindExec; zero for others
+
+	URL        string // KindURL
+	BearerFile string // KindURL; may be empty
+	Field      string // KindURL; may be empty
+	CAFile     string // KindURL; may be empty
 
 	Audience string // what the assertion's aud is (KindLocal), or should be (others)
 }

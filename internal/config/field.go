@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -15,18 +16,19 @@ const (
 	boolean
 	count
 	duration
-	list // in flags and variables: separated by commas
+	list  // in flags and variables: separated by commas
+	words // in flags and variables: JSON, so that each may hold any character
 )
 
 func (k kind) String() string {
-	return [...]string{"string", "bool", "int", "duration", "strings"}[k]
+	return [...]string{"string", "bool", "int", "duration", "strings", "command"}[k]
 }
 
 // wants says in an error what a value of kind k looks like.
 func (k kind) wants() string {
 	return [...]string{
 		"text", "true or false", "a whole number",
-		"a duration with its unit, such as 10s", "a list",
+		"a duration with its unit, such as 10s", "a list", "a list of texts, or one text",
 	}[k]
 }
 
@@ -124,6 +126,34 @@ func parseEntries(s string, parse func(string) (string, error)) ([]string, error
 		entries = append(entries, v)
 	}
 	return entries, nil
+}
+
+// wordsField keeps words in their order, equal ones too. Its text is JSON.
+func wordsField[T any](name string, at func(*T) *[]string, parse func(string) ([]string, error)) field[T] {
+	return field[T]{
+		name: name, kind: words,
+		set: func(t *T, s string) (err error) {
+			*at(t), err = parse(s)
+			return err
+		},
+		get: func(t *T) string {
+			if len(*at(t)) == 0 {
+				return ""
+			}
+			return wordsText(*at(t))
+		},
+	}
+}
+
+// wordsText is the list as JSON, with < > & as they are.
+func wordsText(list []string) string {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(list); err != nil {
+		panic("config: internal error: a list of strings does not marshal: " + err.Error())
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 // shortDuration is d without the zeros that time.Duration appends: 5m, not 5m0s.

@@ -290,6 +290,8 @@ func nodeText(n *yaml.Node, k kind) (string, error) {
 		return "", errors.New("the value is missing: give one, or remove the line")
 	case k == list:
 		return listText(n)
+	case k == words && n.Kind == yaml.SequenceNode:
+		return commandText(n)
 	case n.Kind != yaml.ScalarNode:
 		return "", fmt.Errorf("wants %s", k.wants())
 	}
@@ -310,6 +312,19 @@ func scalarTag(k kind) string {
 		return "!!int"
 	}
 	return "!!str"
+}
+
+// commandText is what the flag would be: JSON.
+func commandText(n *yaml.Node) (string, error) {
+	var parts []string
+	for i, e := range n.Content {
+		v, err := nodeText(e, text)
+		if err != nil {
+			return "", fmt.Errorf("entry %d: %w", i+1, err)
+		}
+		parts = append(parts, v)
+	}
+	return wordsText(parts), nil
 }
 
 func listText(n *yaml.Node) (string, error) {

@@ -30,7 +30,7 @@ func TestDefault(t *testing.T) {
 	want := &config.Config{
 		Listen: "127.0.0.1:8000", OpsListen: "127.0.0.1:8001", LogLevel: slog.LevelInfo, LogFormat: "json",
 		Cloud: "public", AuthorityHost: "https://login.microsoftonline.com/", Audience: "api://AzureADTokenExchange",
-		Source: config.KindFile, AssertionLifetime: 5 * time.Minute,
+		Source: config.KindFile, AssertionLifetime: 5 * time.Minute, ExecTimeout: 10 * time.Second,
 		ExchangeTimeout: 10 * time.Second, CacheEntries: 4096, MaxRequests: 2048, MaxConnections: 4096, ShutdownDelay: time.Second,
 	}
 	if diff := cmp.Diff(want, config.Default(), compare); diff != "" {
@@ -52,7 +52,7 @@ func TestLoadExample(t *testing.T) {
 		Cloud: "usgov", AuthorityHost: "https://login.microsoftonline.us/", AuthorityCAFile: "testdata/ca.pem", Region: "usgovvirginia",
 		TenantID: tenant, ClientID: client,
 		Source: "local", Issuer: "https://issuer.example.com", Subject: "spiffe://example.com/ns/prod/sa/default",
-		KeyFile: "/etc/svidecar/key.pem", AssertionLifetime: 10 * time.Minute, Audience: "api://AzureADTokenExchangeUSGov",
+		KeyFile: "/etc/svidecar/key.pem", AssertionLifetime: 10 * time.Minute, Audience: "api://AzureADTokenExchangeUSGov", ExecTimeout: 10 * time.Second,
 		ExchangeTimeout: 15 * time.Second, CacheEntries: 1024, MaxRequests: 500, MaxConnections: 1000,
 		Prefetch: []string{"https://vault.azure.net", "orders=https://storage.azure.com"}, ReadyRequiresToken: true, ShutdownDelay: 5 * time.Second,
 		Identities: []config.Identity{
@@ -80,6 +80,16 @@ func TestLoadExample(t *testing.T) {
 			{
 				Name: "spire-internal", Kind: "spiffe", Socket: "unix:///run/spire/agent/public/api.sock",
 				Hint: "internal", Audience: "api://AzureADTokenExchangeUSGov",
+			},
+			{Name: "job", Kind: "github", Audience: "api://AzureADTokenExchangeUSGov"},
+			{Name: "machine", Kind: "google", MetadataHost: "metadata.google.internal", Audience: "api://AzureADTokenExchangeUSGov"},
+			{
+				Name: "helper", Kind: "exec", Command: []string{"/usr/local/bin/get-token", "--quiet", "a, b"},
+				Timeout: 20 * time.Second, Audience: "api://AzureADTokenExchangeUSGov",
+			},
+			{
+				Name: "vault", Kind: "url", URL: "https://vault.example.com/v1/identity/oidc/token/svidecar", BearerFile: "/run/vault/token",
+				Field: "data.token", CAFile: "testdata/ca.pem", Audience: "api://AzureADTokenExchangeUSGov",
 			},
 			{
 				Name: "default", Kind: "local", Issuer: "https://issuer.example.com", Subject: "spiffe://example.com/ns/prod/sa/default",
@@ -112,6 +122,7 @@ func TestExampleCoversEveryKey(t *testing.T) {
 		"name", "client-id", "tenant-id", "object-id", "resource-id", "default", "allowed-resources", "source",
 		"kind", "path", "issuer", "subject", "key-file", "lifetime", "audience", "socket", "hint", "verify",
 		"key-dir", "rotate-every", "unsafe-unpublished-key",
+		"metadata-host", "command", "timeout", "url", "bearer-file", "field", "ca-file",
 	} {
 		if !regexp.MustCompile(`(?m)^ +(- )?` + key + `:`).Match(data) {
 			t.Errorf("testdata/example.yaml says nothing of %s in a list", key)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,6 +51,13 @@ var samples = map[string]struct {
 	"spiffe-socket":          {value: "unix:///run/agent.sock", needs: []string{"--source=spiffe"}},
 	"spiffe-hint":            {value: "internal", needs: []string{"--source=spiffe", "--spiffe-socket=unix:///run/agent.sock"}},
 	"spiffe-verify":          {value: "true", yaml: "true", needs: []string{"--source=spiffe", "--spiffe-socket=unix:///run/agent.sock"}},
+	"google-metadata-host":   {value: "127.0.0.1:8080", needs: []string{"--source=google"}},
+	"exec-command":           {value: `["/usr/bin/x","a,b","a,b",""]`, needs: []string{"--source=exec"}},
+	"exec-timeout":           {value: "20s", needs: []string{"--source=exec", "--exec-command=/usr/bin/x"}},
+	"source-url":             {value: "https://token.example/?a={{audience}}", yaml: "'https://token.example/?a={{audience}}'", needs: []string{"--source=url"}},
+	"source-url-bearer-file": {value: "/bearer", needs: byURL},
+	"source-url-field":       {value: "data.token", needs: byURL},
+	"source-url-ca-file":     {value: "testdata/ca.pem", needs: byURL},
 	"audience":               {value: "api://other"},
 	"exchange-timeout":       {value: "11s"},
 	"cache-entries":          {value: "7", yaml: "7"},
@@ -63,6 +71,7 @@ var samples = map[string]struct {
 var local = []string{"--source=local", "--issuer=https://issuer.example", "--subject=s", "--key-file=k"}
 
 var rotated = []string{"--source=local", "--subject=s", "--key-dir=d"}
+var byURL = []string{"--source=url", "--source-url=https://token.example/"}
 
 // needed leaves out of the needs the setting itself.
 func needed(name string) []string {
@@ -121,7 +130,7 @@ func TestEverySettingIsReachableFromEveryPlace(t *testing.T) {
 				t.Errorf("by flag and by variable differ (-flag +variable):\n%s", diff)
 			}
 			without := sample.needs
-			if name == "source" || name == "spiffe-socket" || name == "key-dir" { // the others are refused without it
+			if slices.Contains([]string{"source", "spiffe-socket", "key-dir", "exec-command", "source-url"}, name) { // the kind is refused without it
 				without = nil
 			}
 			if diff := cmp.Diff(byFlag, mustLoad(t, without, minimal), compare); diff == "" {
@@ -188,6 +197,7 @@ func TestPrintGolden(t *testing.T) {
 			with(webhook, "SVIDECAR_IDENTITY_HEADER="+header, "SVIDECAR_AUTHORITY_HOST=https://login.microsoftonline.us")},
 		{"testdata/print-example.golden", []string{"--config=testdata/example.yaml"}, webhook[:1]},
 		{"testdata/print-local.golden", local, webhook},
+		{"testdata/print-exec.golden", []string{"--source=exec", `--exec-command=["/usr/bin/x", "a b", "<&>"]`}, with(webhook, "GCE_METADATA_HOST=127.0.0.1")},
 	} {
 		t.Run(tt.golden, func(t *testing.T) {
 			var out bytes.Buffer

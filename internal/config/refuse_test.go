@@ -128,9 +128,9 @@ func TestLoadRefusesFlagsAndVariables(t *testing.T) {
 			want: `client-id (from env AZURE_CLIENT_ID): "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" is not a GUID: write it like 12345678-90ab-cdef-1234-567890abcdef`},
 
 		{name: "no source", bareEnv: true, env: []string{"AZURE_TENANT_ID=" + tenant},
-			want: `federated-token-file: not set, so there is nothing to prove an identity with: set --federated-token-file (azure-workload-identity sets AZURE_FEDERATED_TOKEN_FILE), --source spiffe with --spiffe-socket, or --source local with --subject and --key-dir (or --key-file and --issuer)`},
+			want: `federated-token-file: not set, so there is nothing to prove an identity with: set --federated-token-file (azure-workload-identity sets AZURE_FEDERATED_TOKEN_FILE), --source spiffe with --spiffe-socket, --source local with --subject and --key-dir (or --key-file and --issuer), or --source github, google, exec or url`},
 		{name: "source", args: []string{"--source=vault"},
-			want: `source (from flag --source): "vault" is none of file, local, spiffe`},
+			want: `source (from flag --source): "vault" is none of file, local, spiffe, github, google, exec, url`},
 		{name: "spiffe without a socket", args: []string{"--source=spiffe"},
 			want: `source (from flag --source): "spiffe" needs --spiffe-socket too (or SPIFFE_ENDPOINT_SOCKET): add it, such as unix:///run/spire/agent/public/api.sock`},
 		{name: "chosen twice", args: []string{"--source=spiffe", "--spiffe-socket=unix:///run/api.sock", "--subject=spiffe://a/b", "--spiffe-hint=x"},
@@ -160,6 +160,40 @@ func TestLoadRefusesFlagsAndVariables(t *testing.T) {
 		{name: "file settings for a local source",
 			args: []string{"--source=local", "--issuer=https://issuer.example", "--subject=s", "--key-file=k", "--federated-token-file=f"},
 			want: `federated-token-file (from flag --federated-token-file): is for --source file, and contradicts source (from flag --source), which is "local": add --source file, or remove federated-token-file`},
+		{name: "exec without a command", args: []string{"--source=exec"},
+			want: `source (from flag --source): "exec" needs --exec-command too: add it`},
+		{name: "url without a URL", args: []string{"--source=url"},
+			want: `source (from flag --source): "url" needs --source-url too: add it`},
+		{name: "settings of others for a github source", args: []string{"--source=github", "--google-metadata-host=a", "--exec-command=/x", "--exec-timeout=5s",
+			"--source-url=https://a", "--source-url-bearer-file=b", "--source-url-field=c", "--source-url-ca-file=d"},
+			want: foreign("google-metadata-host", "google") + "\n" + foreign("exec-command", "exec") + "\n" + foreign("exec-timeout", "exec") + "\n" +
+				foreign("source-url", "url") + "\n" + foreign("source-url-bearer-file", "url") + "\n" + foreign("source-url-field", "url") + "\n" + foreign("source-url-ca-file", "url")},
+		{name: "command line", args: []string{"--source=exec", "--exec-command=/usr/bin/x --password=y"},
+			want: `exec-command (from flag --exec-command): the command holds white space: write the program and its arguments as a JSON list, such as ["/usr/local/bin/get-token", "--quiet"]`},
+		{name: "command that is no list of texts", args: []string{"--source=exec", `--exec-command=["/usr/bin/x", 1]`},
+			want: `exec-command (from flag --exec-command): not a JSON list of texts: write the program and its arguments like ["/usr/local/bin/get-token", "--quiet"]`},
+		{name: "command without its end", args: []string{"--source=exec", `--exec-command=["/usr/bin/x"`},
+			want: `exec-command (from flag --exec-command): not a JSON list of texts: write the program and its arguments like ["/usr/local/bin/get-token", "--quiet"]`},
+		{name: "command of nothing", args: []string{"--source=exec", `--exec-command=[]`},
+			want: `exec-command (from flag --exec-command): the list names no program: write the program and its arguments like ["/usr/local/bin/get-token", "--quiet"]`},
+		{name: "command that is not UTF-8", args: []string{"--source=exec", "--exec-command=/\xff"},
+			want: `exec-command (from flag --exec-command): the command is not UTF-8: write it so, or give it another name`},
+		{name: "time of a command", args: []string{"--source=exec", "--exec-command=/x", "--exec-timeout=61s"},
+			want: `exec-timeout (from flag --exec-timeout): "61s" is not a duration from 1s to 1m, such as 10s`},
+		{name: "metadata host that is a URL", args: []string{"--source=google", "--google-metadata-host=http://a/"},
+			want: `google-metadata-host (from flag --google-metadata-host): "http://a/" is not a Host value: write a host or host:port, such as sidecar.internal:8000, without scheme, path or wildcard`},
+		{name: "token URL without a host", args: []string{"--source=url", "--source-url=/password"},
+			want: `source-url (from flag --source-url): not a URL: write it like https://host/path`},
+		{name: "token URL with a password", args: []string{"--source=url", "--source-url=https://u:password@a/"},
+			want: `source-url (from flag --source-url): the URL holds a user or password: remove what precedes the @, and use --source-url-bearer-file`},
+		{name: "token URL in the clear", args: []string{"--source=url", "--source-url=http://10.0.0.1/"},
+			want: `source-url (from flag --source-url): the URL is neither https nor http to a loopback address (127.0.0.1 or [::1]), so tokens could be read on the way: write it like https://host/path`},
+		{name: "token URL in the clear to a name", args: []string{"--source=url", "--source-url=http://localhost/"},
+			want: `source-url (from flag --source-url): the URL is neither https nor http to a loopback address (127.0.0.1 or [::1]), so tokens could be read on the way: write it like https://host/path`},
+		{name: "member", args: []string{"--source=url", "--source-url=https://a/", "--source-url-field=data..token"},
+			want: `source-url-field (from flag --source-url-field): "data..token" is no member of a JSON object: write its name, or names with dots between them, such as data.token`},
+		{name: "certificates of a token URL", args: []string{"--source=url", "--source-url=https://a/", "--source-url-ca-file=not.pem"},
+			want: `source-url-ca-file (from flag --source-url-ca-file): "not.pem" holds no certificate: give a file of PEM certificates`},
 		{name: "issuer", args: []string{"--issuer=http://issuer.example"},
 			want: `issuer (from flag --issuer): "http://issuer.example" is not https: write it like https://host/`},
 		{name: "subject", args: []string{"--subject=a b"},
@@ -306,7 +340,7 @@ func TestLoadRefusesFile(t *testing.T) {
 		{"no sources", "sources: []\n", `svidecar.yaml:1: sources: wants a list with at least one entry: add one, or remove sources`},
 		{"source without anything", "sources:\n- audience: a\n",
 			`svidecar.yaml:2: sources[0]: no name: add one, for identities to refer to` + "\n" +
-				`svidecar.yaml:2: sources[0]: no kind: add one, file, local or spiffe`},
+				`svidecar.yaml:2: sources[0]: no kind: add one of file, local, spiffe, github, google, exec, url`},
 		{"sources alike", "sources:\n- {name: a, kind: file, path: /p}\n- {name: a, kind: file, path: /q}\n",
 			`svidecar.yaml:3: sources[1].name: "a" is already that of sources[0].name (from file svidecar.yaml:2): correct one, or remove one of the entries`},
 		{"source called default", "sources:\n- {name: default, kind: file, path: /p}\n",
@@ -315,6 +349,15 @@ func TestLoadRefusesFile(t *testing.T) {
 			`svidecar.yaml:6: sources[0].name: "default" is the name of the source that source (from file svidecar.yaml:1) makes: choose another name, or remove one of them`},
 		{"local source with key and directory", "sources:\n- name: a\n  kind: local\n  subject: s\n  key-file: k\n  key-dir: d\n",
 			`svidecar.yaml:6: sources[0].key-dir: contradicts sources[0].key-file (from file svidecar.yaml:5), which names a key too: remove one of them`},
+		{"sources of other issuers without anything", "sources:\n- {name: a, kind: exec}\n- {name: b, kind: url, timeout: 5s}\n- {name: c, kind: github, metadata-host: m}\n- {name: d, kind: google, url: 'https://a'}\n- {name: e, kind: url, url: 'http://[::1]/', ca-file: nowhere}\n",
+			`svidecar.yaml:2: sources[0]: kind exec needs command: add it` + "\n" +
+				`svidecar.yaml:3: sources[1]: kind url needs url: add it` + "\n" +
+				`svidecar.yaml:3: sources[1].timeout: contradicts sources[1].kind (from file svidecar.yaml:3), which is "url": remove it, or correct the kind` + "\n" +
+				`svidecar.yaml:4: sources[2].metadata-host: contradicts sources[2].kind (from file svidecar.yaml:4), which is "github": remove it, or correct the kind` + "\n" +
+				`svidecar.yaml:5: sources[3].url: contradicts sources[3].kind (from file svidecar.yaml:5), which is "google": remove it, or correct the kind` + "\n" +
+				`svidecar.yaml:6: sources[4].ca-file: open nowhere: no such file or directory: give a file of PEM certificates`},
+		{"command of numbers", "exec-command: [/x, 1]\n", `svidecar.yaml:1: exec-command: entry 2: wants text, and YAML takes this for something else: put it in quotes`},
+		{"command that is a mapping", "exec-command: {a: b}\n", `svidecar.yaml:1: exec-command: wants a list of texts, or one text`},
 		{"file source without path", "sources:\n- name: a\n  kind: file\n  key-file: /k\n",
 			`svidecar.yaml:2: sources[0]: kind file needs path: add it` + "\n" +
 				`svidecar.yaml:4: sources[0].key-file: contradicts sources[0].kind (from file svidecar.yaml:3), which is "file": remove it, or correct the kind`},
@@ -366,4 +409,9 @@ func TestLoadWithoutFlags(t *testing.T) {
 	if _, err := config.Load(nil, minimal); err != nil {
 		t.Errorf("Load(nil, %q): %v", minimal, err)
 	}
+}
+
+// foreign is the refusal of a flag that belongs to another kind than github.
+func foreign(name, kind string) string {
+	return fmt.Sprintf("%[1]s (from flag --%[1]s): is for --source %[2]s, and contradicts source (from flag --source), which is \"github\": add --source %[2]s, or remove %[1]s", name, kind)
 }

@@ -39,6 +39,10 @@ const (
 	maxLifetime     = time.Hour
 	defaultLifetime = 5 * time.Minute
 	maxRotation     = 5 * 365 * 24 * time.Hour
+
+	minExec     = time.Second
+	maxExec     = time.Minute
+	defaultExec = 10 * time.Second
 )
 
 // settings is the table. Its order is that of --help and of Print. The file to
@@ -112,8 +116,8 @@ var settings = []setting{
 		usage:   "client `id` of the identity that answers requests which name none",
 	},
 	{
-		field: textField("source", func(c *Config) *string { return &c.Source }, oneOf(KindFile, KindLocal, KindSPIFFE)), def: KindFile,
-		usage: "`kind` of source that assertions come from: file (--federated-token-file), local (--issuer, --subject, --key-file) or spiffe (--spiffe-socket)",
+		field: textField("source", func(c *Config) *string { return &c.Source }, oneOf(kinds...)), def: KindFile,
+		usage: "`kind` of source that assertions come from: file (--federated-token-file), local (--issuer, --subject, --key-file), spiffe (--spiffe-socket), github, google, exec (--exec-command) or url (--source-url)",
 	},
 	{
 		field:   textField("federated-token-file", func(c *Config) *string { return &c.FederatedTokenFile }, parsePath),
@@ -160,6 +164,35 @@ var settings = []setting{
 	{
 		field: boolField("spiffe-verify", func(c *Config) *bool { return &c.SPIFFEVerify }), def: "false",
 		usage: "check each assertion against the trust domain's keys before use, for --source spiffe",
+	},
+	{
+		field:   textField("google-metadata-host", func(c *Config) *string { return &c.GoogleMetadataHost }, parseHost),
+		ambient: []string{"GCE_METADATA_HOST"},
+		usage:   "`host` of Google Cloud's metadata server, for --source google; if not given, metadata.google.internal",
+	},
+	{
+		field: wordsField("exec-command", func(c *Config) *[]string { return &c.ExecCommand }, parseCommand),
+		usage: "`command` that prints a token, for --source exec: the program's absolute path, or a JSON list of it and its arguments",
+	},
+	{
+		field: durationField("exec-timeout", func(c *Config) *time.Duration { return &c.ExecTimeout }, minExec, maxExec), def: shortDuration(defaultExec),
+		usage: "bound on one run of --exec-command, 1s to 1m",
+	},
+	{
+		field: textField("source-url", func(c *Config) *string { return &c.SourceURL }, parseTokenURL),
+		usage: "https `URL` that gives a token, for --source url; {{audience}} in it stands for --audience",
+	},
+	{
+		field: textField("source-url-bearer-file", func(c *Config) *string { return &c.SourceURLBearerFile }, parsePath),
+		usage: "`file` of the bearer token to send to --source-url, read anew each time",
+	},
+	{
+		field: textField("source-url-field", func(c *Config) *string { return &c.SourceURLField }, parseMember),
+		usage: "JSON `member` of the reply of --source-url that holds the token, such as data.token; if not given, all of it is the token",
+	},
+	{
+		field: textField("source-url-ca-file", func(c *Config) *string { return &c.SourceURLCAFile }, parsePath),
+		usage: "PEM `file` of certificate authorities to trust for --source-url, beside the system's",
 	},
 	{
 		field: textField("audience", func(c *Config) *string { return &c.Audience }, parseAudience), derive: audienceOfCloud,
@@ -210,7 +243,7 @@ var identityFields = []field[Identity]{
 // sourceFields are the keys of one entry of sources.
 var sourceFields = []field[Source]{
 	textField("name", func(s *Source) *string { return &s.Name }, parseName),
-	textField("kind", func(s *Source) *string { return &s.Kind }, oneOf(KindFile, KindLocal, KindSPIFFE)),
+	textField("kind", func(s *Source) *string { return &s.Kind }, oneOf(kinds...)),
 	textField("path", func(s *Source) *string { return &s.Path }, parsePath),
 	textField("issuer", func(s *Source) *string { return &s.Issuer }, parseIssuer),
 	textField("subject", func(s *Source) *string { return &s.Subject }, parseSubject),
@@ -222,5 +255,12 @@ var sourceFields = []field[Source]{
 	textField("socket", func(s *Source) *string { return &s.Socket }, parseSocket),
 	textField("hint", func(s *Source) *string { return &s.Hint }, parseHint),
 	boolField("verify", func(s *Source) *bool { return &s.Verify }),
+	textField("metadata-host", func(s *Source) *string { return &s.MetadataHost }, parseHost),
+	wordsField("command", func(s *Source) *[]string { return &s.Command }, parseCommand),
+	durationField("timeout", func(s *Source) *time.Duration { return &s.Timeout }, minExec, maxExec),
+	textField("url", func(s *Source) *string { return &s.URL }, parseTokenURL),
+	textField("bearer-file", func(s *Source) *string { return &s.BearerFile }, parsePath),
+	textField("field", func(s *Source) *string { return &s.Field }, parseMember),
+	textField("ca-file", func(s *Source) *string { return &s.CAFile }, parsePath),
 	textField("audience", func(s *Source) *string { return &s.Audience }, parseAudience),
 }

@@ -22,11 +22,13 @@ func (l *loader) checkSources() {
 		l.checkLocalSettings()
 	case KindSPIFFE:
 		l.checkSPIFFESettings()
+	default:
+		l.checkIssuerSettings()
 	}
 	if len(l.cfg.Sources) == 0 && len(l.list) == before {
 		l.addf("federated-token-file", "not set, so there is nothing to prove an identity with: "+
 			"set --federated-token-file (azure-workload-identity sets AZURE_FEDERATED_TOKEN_FILE), "+
-			"--source spiffe with --spiffe-socket, or --source local with --subject and --key-dir (or --key-file and --issuer)")
+			"--source spiffe with --spiffe-socket, --source local with --subject and --key-dir (or --key-file and --issuer), or --source github, google, exec or url")
 	}
 }
 
@@ -47,6 +49,13 @@ var ownSettings = []struct {
 	{"spiffe-socket", []string{KindSPIFFE}, func(c *Config) { c.SPIFFESocket = "" }},
 	{"spiffe-hint", []string{KindSPIFFE}, nil},
 	{"spiffe-verify", []string{KindSPIFFE}, nil},
+	{"google-metadata-host", []string{KindGoogle}, func(c *Config) { c.GoogleMetadataHost = "" }},
+	{"exec-command", []string{KindExec}, nil},
+	{"exec-timeout", []string{KindExec}, nil},
+	{"source-url", []string{KindURL}, nil},
+	{"source-url-bearer-file", []string{KindURL}, nil},
+	{"source-url-field", []string{KindURL}, nil},
+	{"source-url-ca-file", []string{KindURL}, nil},
 }
 
 // checkForeignSettings refuses what belongs to another kind of source than the
@@ -181,7 +190,7 @@ func (l *loader) checkSource(i int, names map[string]string) {
 	l.unique(path+".name", s.Name, names)
 	switch s.Kind {
 	case "":
-		l.addf(l.where(path), "no kind: add one, %s, %s or %s", KindFile, KindLocal, KindSPIFFE)
+		l.addf(l.where(path), "no kind: add one of %s", strings.Join(kinds, ", "))
 	case KindFile:
 		l.fit(path, KindFile, []string{"path"}, nil)
 	case KindLocal:
@@ -194,6 +203,8 @@ func (l *loader) checkSource(i int, names map[string]string) {
 	case KindSPIFFE:
 		l.fit(path, KindSPIFFE, []string{"socket"}, []string{"subject", "hint", "verify"})
 		l.chooseOnce(path+".subject", path+".hint")
+	default:
+		l.checkIssuer(path, s)
 	}
 	if s.Audience == "" {
 		s.Audience = l.cfg.Audience
