@@ -85,6 +85,7 @@ func (l *loader) checkLocalSettings() {
 		l.addf(l.where("source"), "%q needs %s too: add what is missing", KindLocal, strings.Join(missing, " and "))
 		return
 	}
+	l.expandSubject("subject", &c.Subject)
 	l.addImplicit(
 		Source{Kind: KindLocal, Issuer: c.Issuer, Subject: c.Subject, KeyFile: c.KeyFile, Lifetime: c.AssertionLifetime},
 		map[string]string{"issuer": "issuer", "subject": "subject", "key-file": "key-file", "lifetime": "assertion-lifetime"})
@@ -97,6 +98,7 @@ func (l *loader) checkSPIFFESettings() {
 		return
 	}
 	l.chooseOnce("subject", "spiffe-hint")
+	l.refuseTemplate("subject", c.Subject)
 	l.addImplicit(
 		Source{Kind: KindSPIFFE, Socket: c.SPIFFESocket, Subject: c.Subject, Hint: c.SPIFFEHint, Verify: c.SPIFFEVerify},
 		map[string]string{"socket": "spiffe-socket", "subject": "subject", "hint": "spiffe-hint", "verify": "spiffe-verify"})
@@ -152,6 +154,7 @@ func (l *loader) checkSource(i int, names map[string]string) {
 		l.fit(path, KindFile, []string{"path"}, nil)
 	case KindLocal:
 		l.fit(path, KindLocal, []string{"issuer", "subject", "key-file"}, []string{"lifetime"})
+		l.expandSubject(path+".subject", &s.Subject)
 		if s.Lifetime == 0 {
 			s.Lifetime = defaultLifetime
 			l.follow(path, "lifetime", "default")
@@ -159,6 +162,7 @@ func (l *loader) checkSource(i int, names map[string]string) {
 	case KindSPIFFE:
 		l.fit(path, KindSPIFFE, []string{"socket"}, []string{"subject", "hint", "verify"})
 		l.chooseOnce(path+".subject", path+".hint")
+		l.refuseTemplate(path+".subject", s.Subject)
 	}
 	if s.Audience == "" {
 		s.Audience = l.cfg.Audience
