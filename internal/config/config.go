@@ -74,7 +74,7 @@ type Config struct {
 	Source             string        // one of the kinds: what the top-level source is
 	FederatedTokenFile string        // KindFile: path of the projected token
 	Issuer             string        // KindLocal: https URL
-	Subject            string        // KindLocal: the sub claim; KindSPIFFE: the SPIFFE ID to choose, may be empty
+	Subject            string        // KindLocal: the sub claim, its variables replaced; KindSPIFFE: the SPIFFE ID to choose, may be empty
 	SPIFFESocket       string        // KindSPIFFE: address of the Workload API
 	SPIFFEHint         string        // KindSPIFFE: the hint to choose by; may be empty
 	SPIFFEVerify       bool          // KindSPIFFE: check SVIDs against the bundle

@@ -30,13 +30,16 @@ var commandVariables = []string{
 // CommandVariables returns the variables of flags that are no settings.
 func CommandVariables() []string { return slices.Clone(commandVariables) }
 
-// refuseUnknown knows the variables of the settings and of all commands' flags.
+// refuseUnknown knows the variables of the settings, of all commands' flags and
+// of what a subject may hold.
 func (l *loader) refuseUnknown(fs *pflag.FlagSet, env map[string]string) {
 	known, unknown := CommandVariables(), []string(nil)
 	commandFlags(fs, func(f *pflag.Flag) { known = append(known, envOf(f.Name)) })
 	for _, s := range settings {
 		known = append(known, s.env())
 	}
+	_, variables := templateVariableNames()
+	known = append(known, variables...)
 	for name := range env {
 		if isOurs(name) && !slices.Contains(known, name) && !isServiceLink(name, env) {
 			unknown = append(unknown, name)

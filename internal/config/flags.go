@@ -91,7 +91,8 @@ func (v *flagValue) String() string {
 // is left out, so IdentityHeader survives only by way of IdentityHeaderFile or
 // of the file named by ConfigFile; and Identities and Sources survive only by
 // way of that file. With a ConfigFile, flags and variables that restate a
-// default are kept, because they outrank the file.
+// default are kept, because they outrank the file. A subject's variables are
+// replaced; those of listed sources need the environment again.
 func (c *Config) Flags() []string {
 	var flags []string
 	for _, s := range settings {

@@ -10,6 +10,7 @@ import (
 type loader struct {
 	problems
 	cfg *Config
+	env map[string]string // once collected
 }
 
 // newLoader begins with the defaults that need no deriving.
@@ -43,6 +44,7 @@ type inputs struct {
 // collect sets what is given, and refuses whatever is wrong by itself.
 func (l *loader) collect(fs *pflag.FlagSet, environ []string) {
 	in := inputs{flags: fs, env: environment(environ)}
+	l.env = in.env
 	l.refuseUnknown(fs, in.env)
 	l.applyToCommand(fs, in.env)
 	for _, s := range settings {

@@ -209,9 +209,14 @@ func validAuthority(u *url.URL) bool {
 	return err == nil && n > 0
 }
 
-// parseSubject takes any subject that Entra can store; whether it is a SPIFFE
-// ID is for the minter to say.
-func parseSubject(s string) (string, error) { return parseClaim(s) }
+// parseSubject takes any subject that Entra can store, or a template of one;
+// whether it is a SPIFFE ID is for the minter to say.
+func parseSubject(s string) (string, error) {
+	if isTemplate(s) {
+		return s, checkTemplate(s)
+	}
+	return parseClaim(s)
+}
 
 func parseAudience(s string) (string, error) { return parseClaim(s) }
 

@@ -130,7 +130,9 @@ var settings = []setting{
 	},
 	{
 		field: textField("subject", func(c *Config) *string { return &c.Subject }, parseSubject),
-		usage: "`subject` of the assertions, a SPIFFE ID, for --source local; for --source spiffe the one to choose among several",
+		usage: "`subject` of the assertions, a SPIFFE ID, for --source local; for --source spiffe the one to choose among several. " +
+			"For local it may hold {{namespace}}, {{serviceaccount}}, {{pod}} and {{node}} as segments of its path, " +
+			"from SVIDECAR_POD_NAMESPACE, SVIDECAR_SERVICE_ACCOUNT, SVIDECAR_POD_NAME and SVIDECAR_NODE_NAME, and {{hostname}}",
 	},
 	{
 		field: textField("key-file", func(c *Config) *string { return &c.KeyFile }, parsePath),

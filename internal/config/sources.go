@@ -98,6 +98,7 @@ func (l *loader) checkLocalSettings() {
 		return
 	}
 	l.checkKeys("")
+	l.expandSubject("subject", &c.Subject)
 	l.addImplicit(
 		Source{
 			Kind: KindLocal, Issuer: c.Issuer, Subject: c.Subject, KeyFile: c.KeyFile, KeyDir: c.KeyDir, Lifetime: c.AssertionLifetime,
@@ -140,6 +141,7 @@ func (l *loader) checkSPIFFESettings() {
 		return
 	}
 	l.chooseOnce("subject", "spiffe-hint")
+	l.refuseTemplate("subject", c.Subject)
 	l.addImplicit(
 		Source{Kind: KindSPIFFE, Socket: c.SPIFFESocket, Subject: c.Subject, Hint: c.SPIFFEHint, Verify: c.SPIFFEVerify},
 		map[string]string{"socket": "spiffe-socket", "subject": "subject", "hint": "spiffe-hint", "verify": "spiffe-verify"})
@@ -196,6 +198,7 @@ func (l *loader) checkSource(i int, names map[string]string) {
 	case KindLocal:
 		l.fit(path, KindLocal, l.localNeeds(path+"."), []string{"issuer", "key-file", "key-dir", "rotate-every", "unsafe-unpublished-key", "lifetime"})
 		l.checkKeys(path + ".")
+		l.expandSubject(path+".subject", &s.Subject)
 		if s.Lifetime == 0 {
 			s.Lifetime = defaultLifetime
 			l.follow(path, "lifetime", "default")
@@ -203,6 +206,7 @@ func (l *loader) checkSource(i int, names map[string]string) {
 	case KindSPIFFE:
 		l.fit(path, KindSPIFFE, []string{"socket"}, []string{"subject", "hint", "verify"})
 		l.chooseOnce(path+".subject", path+".hint")
+		l.refuseTemplate(path+".subject", s.Subject)
 	default:
 		l.checkIssuer(path, s)
 	}
