@@ -307,34 +307,50 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 	address, _ := start(t, newServer(t, cfg))
 	var open []net.Conn
-	answers := func() bool {
-		c, err := net.Dial("unix", strings.TrimPrefix(address, "unix://"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = c.Close() })
-		open = append(open, c)
-		if _, err := c.Write([]byte(preface)); err != nil {
-			return false
-		}
-		_, err = c.Read(make([]byte, 9)) // the server's settings
-		return err == nil
-	}
 	for i := range most {
-		if !answers() {
+		c := dial(t, address)
+		if c == nil {
 			t.Fatalf("connection %d is closed", i)
 		}
+		open = append(open, c)
 	}
-	if answers() {
+	if dial(t, address) != nil {
 		t.Errorf("connection %d is served", most)
 	}
-	_ = open[0].Close()
-	for end := time.Now().Add(5 * time.Second); !answers(); {
-		if time.Now().After(end) {
-			t.Fatal("a connection that ended leaves no room")
+	for range 3 * most { // each that ends makes room for one
+		_ = open[0].Close()
+		open = open[1:]
+		var c net.Conn
+		for end := time.Now().Add(5 * time.Second); c == nil; c = dial(t, address) {
+			if time.Now().After(end) {
+				t.Fatal("a connection that ended leaves no room")
+			}
 		}
-		runtime.Gosched()
+		open = append(open, c)
 	}
+	if dial(t, address) != nil {
+		t.Errorf("afterwards connection %d is served", most)
+	}
+}
+
+// dial returns a connection that the server speaks on, or nil.
+func dial(t *testing.T, address string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("unix", strings.TrimPrefix(address, "unix://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_, err = c.Write([]byte(preface))
+	if err == nil {
+		_, err = c.Read(make([]byte, 9)) // the server's settings
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
 }
 
 // preface is how an HTTP/2 client begins: RFC 9113, section 3.4, with empty
