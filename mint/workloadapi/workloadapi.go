@@ -190,7 +190,7 @@ func (i Identity) check() error {
 	case len(i.ID.String()) > maxValue:
 		return fmt.Errorf("ID is %d bytes long; Entra takes at most %d", len(i.ID.String()), maxValue)
 	case len(i.Hint) > mostHint || !utf8.ValidString(i.Hint) || strings.ContainsFunc(i.Hint, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		return fmt.Errorf("Hint %.300q is not up to %d printable characters", i.Hint, mostHint)
+		return fmt.Errorf("the hint %.300q is not up to %d printable characters", i.Hint, mostHint)
 	case i.UID == nil:
 		return nil
 	case !knowsUsers:
