@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -97,6 +98,9 @@ func TestHeldTokenServesToItsEnd(t *testing.T) {
 		if got, err := fetch(t, c, audience); err != nil || got != old {
 			t.Errorf("with 11 s left: another token, or error %v", err)
 		}
+		if told := iss.told(); !strings.Contains(told, errSigner.Error()) {
+			t.Errorf("nobody is told that it cannot be renewed: %q", told)
+		}
 		time.Sleep(2 * time.Second)
 		if _, err := fetch(t, c, audience); err == nil {
 			t.Error("with 9 s left it is still handed out")
@@ -126,6 +130,59 @@ func TestHangingSignerIsBounded(t *testing.T) {
 		begin = time.Now()
 		if _, err := fetch(t, c, "another"); err == nil || time.Since(begin) != 10*time.Second {
 			t.Errorf("without a token: after %v error %v", time.Since(begin), err)
+		}
+	})
+}
+
+func TestCallersShareOneMinting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		iss := newIssuer(t)
+		wait := make(chan struct{})
+		iss.play = func(ctx context.Context, id spiffeid.ID, audience string) (secret.Value, error) {
+			<-wait
+			return iss.sign(ctx, id, audience)
+		}
+		c, _ := bubble(t, newServer(t, iss.config()))
+		var callers sync.WaitGroup
+		tokens := make([]string, 50)
+		for i := range tokens {
+			callers.Go(func() { tokens[i], _ = fetch(t, c, audience) })
+		}
+		synctest.Wait() // all of them are waiting
+		close(wait)
+		callers.Wait()
+		for _, token := range tokens {
+			if token == "" || token != tokens[0] {
+				t.Fatal("callers got different tokens, or none")
+			}
+		}
+		if n := iss.mints.Load(); n != 1 {
+			t.Errorf("%d mintings, want 1", n)
+		}
+	})
+}
+
+// TestServeWaitsForMinting that outlives its caller, and takes its time to end.
+func TestServeWaitsForMinting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		iss := newIssuer(t)
+		ended := false
+		iss.play = func(ctx context.Context, _ spiffeid.ID, _ string) (secret.Value, error) {
+			<-ctx.Done()
+			time.Sleep(time.Second)
+			ended = true
+			return secret.Value{}, ctx.Err()
+		}
+		l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(2*time.Second, cancel)
+		go func() {
+			ctx, leave := context.WithTimeout(withHeader(t.Context()), time.Second)
+			defer leave()
+			_, _ = raw(t, "passthrough:///bubble", grpc.WithContextDialer(l.dial)).FetchJWTSVID(ctx, &workload.JWTSVIDRequest{Audience: []string{audience}})
+		}()
+		if err := newServer(t, iss.config()).Serve(ctx, l); err != nil || !ended {
+			t.Errorf("Serve returned while something was being minted, error %v", err)
 		}
 	})
 }

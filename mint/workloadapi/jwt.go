@@ -20,6 +20,8 @@ import (
 // pollKeys is how often a watcher's stream asks for the keys without Refresh.
 const pollKeys = time.Minute
 
+const unable = "the issuer cannot do this now; its log says why"
+
 // FetchJWTSVID implements API, section 6.2.1, for one audience at a time.
 func (s *Server) FetchJWTSVID(ctx context.Context, request *workload.JWTSVIDRequest) (*workload.JWTSVIDResponse, error) {
 	identities, err := s.entitled(ctx)
@@ -41,7 +43,7 @@ func (s *Server) FetchJWTSVID(ctx context.Context, request *workload.JWTSVIDRequ
 	for _, identity := range identities {
 		token, err := s.tokens.get(ctx, ask{identity.ID, audience}, set)
 		if err != nil {
-			return nil, s.notMinted(ctx, identity.ID, err)
+			return nil, notMinted(ctx)
 		}
 		response.Svids = append(response.Svids, &workload.JWTSVID{SpiffeId: identity.ID.String(), Hint: identity.Hint, Svid: token.value.Reveal()})
 	}
@@ -135,18 +137,18 @@ func (s *Server) mint(ctx context.Context, a ask) (*token, error) {
 	return minted, nil
 }
 
-// notMinted answers for a token that could not be had. The cause goes to Fault
-// only, since it may name files of ours; a caller that left is no fault.
-func (s *Server) notMinted(ctx context.Context, id spiffeid.ID, err error) error {
+// notMinted answers for a token that could not be had; Fault has been told why,
+// which the caller is not, since it may name files of ours.
+func notMinted(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return status.FromContextError(ctx.Err()).Err()
 	}
-	return s.unavailable(fmt.Errorf("workloadapi: mint a JWT-SVID of %s: %w", id, err))
+	return status.Error(codes.Unavailable, unable)
 }
 
 func (s *Server) unavailable(err error) error {
 	s.cfg.Fault(err)
-	return status.Error(codes.Unavailable, "the issuer cannot do this now; its log says why")
+	return status.Error(codes.Unavailable, unable)
 }
 
 // FetchJWTBundles implements API, section 6.2.2: at once, and again when the keys

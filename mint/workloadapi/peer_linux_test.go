@@ -91,6 +91,7 @@ func runClient(t *testing.T, uid int, address string, env ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestClientProcess$", "-test.v")
 	cmd.Env = append(append(os.Environ(), fmt.Sprintf("%s=%d %s", childMark, uid, address)), env...)
+	cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0") // it sleeps for a second otherwise
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -147,20 +147,6 @@ func TestOtherProfilesAreUnimplemented(t *testing.T) {
 	checkStatus(t, err, codes.Unimplemented, "X.509-SVIDs")
 }
 
-func TestRequestsAreBounded(t *testing.T) {
-	address, _ := start(t, newServer(t, newIssuer(t).config()))
-	c := raw(t, address)
-	_, err := c.ValidateJWTSVID(withHeader(t.Context()), &workload.ValidateJWTSVIDRequest{Audience: audience, Svid: strings.Repeat("a", 64<<10)})
-	checkStatus(t, err, codes.ResourceExhausted, "larger than max")
-	ctx := metadata.AppendToOutgoingContext(withHeader(t.Context()), "filler", strings.Repeat("a", 9<<10))
-	if err := everyCall(ctx, c)["FetchJWTSVID"]; err == nil {
-		t.Error("9 KiB of metadata are taken")
-	}
-	if _, err := c.FetchJWTSVID(withHeader(t.Context()), &workload.JWTSVIDRequest{Audience: []string{audience}}); err != nil {
-		t.Errorf("after that: %v", err)
-	}
-}
-
 func TestPanicIsContained(t *testing.T) {
 	iss := newIssuer(t)
 	address, _ := start(t, newServer(t, iss.config()))
@@ -297,46 +283,3 @@ func TestServeReportsItsListener(t *testing.T) {
 		t.Errorf("Serve on a closed listener: %v", err)
 	}
 }
-
-func TestConnectionsAreBounded(t *testing.T) {
-	cfg := newIssuer(t).config()
-	cfg.MaxConnections = 4
-	most := 4
-	if runtime.GOOS == "linux" {
-		most = 3 // the share of one user
-	}
-	address, _ := start(t, newServer(t, cfg))
-	var open []net.Conn
-	answers := func() bool {
-		c, err := net.Dial("unix", strings.TrimPrefix(address, "unix://"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = c.Close() })
-		open = append(open, c)
-		if _, err := c.Write([]byte(preface)); err != nil {
-			return false
-		}
-		_, err = c.Read(make([]byte, 9)) // the server's settings
-		return err == nil
-	}
-	for i := range most {
-		if !answers() {
-			t.Fatalf("connection %d is closed", i)
-		}
-	}
-	if answers() {
-		t.Errorf("connection %d is served", most)
-	}
-	_ = open[0].Close()
-	for end := time.Now().Add(5 * time.Second); !answers(); {
-		if time.Now().After(end) {
-			t.Fatal("a connection that ended leaves no room")
-		}
-		runtime.Gosched()
-	}
-}
-
-// preface is how an HTTP/2 client begins: RFC 9113, section 3.4, with empty
-// settings.
-const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"

@@ -53,6 +53,7 @@ func (t *token) usable(now time.Time) bool {
 // share it. It holds a thousand; the one that was not asked for the longest goes.
 type tokens struct {
 	mint   func(context.Context, ask) (*token, error)
+	fault  func(error)
 	base   context.Context // of every minting; ends with close
 	stop   context.CancelCauseFunc
 	places chan struct{}
@@ -64,12 +65,12 @@ type tokens struct {
 	held *simplelru.LRU[ask, *token]
 }
 
-func newTokens(mint func(context.Context, ask) (*token, error)) *tokens {
+func newTokens(mint func(context.Context, ask) (*token, error), fault func(error)) *tokens {
 	held, err := simplelru.NewLRU[ask, *token](mostTokens, nil)
 	if err != nil {
 		panic("workloadapi: internal error: " + err.Error()) // for a size below 1 only
 	}
-	t := &tokens{mint: mint, held: held, places: make(chan struct{}, mostMints)}
+	t := &tokens{mint: mint, fault: fault, held: held, places: make(chan struct{}, mostMints)}
 	t.base, t.stop = context.WithCancelCause(context.Background())
 	return t
 }
@@ -128,27 +129,37 @@ func (t *tokens) renew(ctx context.Context, a ask) (*token, error) {
 	}
 }
 
-// obtain mints, and contains a panic, which singleflight would end the process
-// with.
-func (t *tokens) obtain(a ask) (minted *token, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			minted, err = nil, errors.New("internal error: minting panicked; report this as a fault")
-		}
-	}()
+// obtain mints, and holds what was minted. Failures are told here and not by the
+// callers, who may be many, or be served with an older token.
+func (t *tokens) obtain(a ask) (*token, error) {
 	ctx, cancel := context.WithTimeout(t.base, mintTimeout)
 	defer cancel()
-	select {
-	case t.places <- struct{}{}:
-		defer func() { <-t.places }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	if minted, err = t.mint(ctx, a); err != nil {
+	minted, err := t.inTurn(ctx, a)
+	if err != nil {
+		if t.base.Err() == nil {
+			t.fault(fmt.Errorf("workloadapi: mint a JWT-SVID of %s: %w", a.id, err))
+		}
 		return nil, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.held.Add(a, minted)
 	return minted, nil
+}
+
+// inTurn waits for a place, and contains a panic, which singleflight would end
+// the process with.
+func (t *tokens) inTurn(ctx context.Context, a ask) (minted *token, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			minted, err = nil, errors.New("internal error: minting panicked; report this as a fault")
+		}
+	}()
+	select {
+	case t.places <- struct{}{}:
+		defer func() { <-t.places }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("no place among the %d mintings at once: %w", mostMints, context.Cause(ctx))
+	}
+	return t.mint(ctx, a)
 }

@@ -16,8 +16,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 	"google.golang.org/grpc/codes"
 )
 
@@ -196,4 +198,33 @@ func TestValidateAsksForTheKeysOfNow(t *testing.T) {
 	iss.set(func(i *issuer) { i.keys = []crypto.PublicKey{testKey(t, 1).Public()} })
 	_, err := c.ValidateJWTSVID(t.Context(), token, audience)
 	checkStatus(t, err, codes.InvalidArgument, "no key of its kid")
+}
+
+// FuzzValidate holds ValidateJWTSVID against go-spiffe: it takes nothing that
+// go-spiffe refuses, and shows nothing of what it refuses.
+func FuzzValidate(f *testing.F) {
+	address, _ := start(f, newServer(f, newIssuer(f).config()))
+	c := raw(f, address)
+	bundles, err := client(f, address).FetchJWTBundles(f.Context())
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, forgery := range forgeries(f) {
+		f.Add(forgery[0], audience)
+	}
+	f.Add(forge(f, 0, nil, claims(time.Now())), audience)
+	f.Fuzz(func(t *testing.T, token, audience string) {
+		if !utf8.ValidString(token) || !utf8.ValidString(audience) || len(token)+len(audience) > 60<<10 {
+			return // what no client can send
+		}
+		got, err := c.ValidateJWTSVID(withHeader(t.Context()), &workload.ValidateJWTSVIDRequest{Audience: audience, Svid: token})
+		if err != nil {
+			checkStatus(t, err, codes.InvalidArgument, "")
+			checkNoLeak(t, err.Error(), token)
+			return
+		}
+		if svid, err := jwtsvid.ParseAndValidate(token, bundles, []string{audience}); err != nil || svid.ID.String() != got.GetSpiffeId() {
+			t.Errorf("taken as %s; go-spiffe: %v", got.GetSpiffeId(), err)
+		}
+	})
 }

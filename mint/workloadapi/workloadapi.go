@@ -58,9 +58,11 @@ type Config struct {
 	// Identities says who gets which SPIFFE IDs: 1 to 100.
 	Identities []Identity
 
-	// Fault is told why a caller was answered with Unavailable or Internal for a
-	// cause on this side. Its error holds no token. It must be quick, and safe for
-	// concurrent use. Nil means that nobody is told.
+	// Fault is told what went wrong on this side, as often as it does: Mint failed
+	// (though callers may still be served from what is held), Keys cannot be
+	// published, or a call panicked. Its error is for the issuer's log: it is one
+	// line if Mint's errors are, and holds no token if they do not. It must be
+	// quick, and safe for concurrent use. Nil means that nobody is told.
 	Fault func(error)
 
 	// MaxConnections bounds the connections at once, 1 to 65,536; zero means 256.
@@ -128,15 +130,15 @@ func New(cfg Config) (*Server, error) {
 	for _, identity := range cfg.Identities {
 		s.domains[identity.ID.TrustDomain()] = true
 	}
-	s.tokens = newTokens(s.mint)
+	s.tokens = newTokens(s.mint, cfg.Fault)
 	s.grpc = s.newGRPC()
 	workload.RegisterSpiffeWorkloadAPIServer(s.grpc, s)
 	return s, nil
 }
 
-// Refresh says that Config.Keys gives other keys than before: watchers of the
-// bundles get them at once, and JWT-SVIDs of a key that is gone are handed out no
-// more. Without it watchers learn of it within a minute.
+// Refresh says that Config.Keys gives other keys than before, so that watchers of
+// the bundles get them at once; without it they do within a minute. (What is held
+// of a key that is gone is not handed out in any case.)
 func (s *Server) Refresh() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -188,7 +190,7 @@ func (i Identity) check() error {
 	case len(i.ID.String()) > maxValue:
 		return fmt.Errorf("ID is %d bytes long; Entra takes at most %d", len(i.ID.String()), maxValue)
 	case len(i.Hint) > mostHint || !utf8.ValidString(i.Hint) || strings.ContainsFunc(i.Hint, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		return fmt.Errorf("Hint %.300q is not up to %d printable characters", i.Hint, mostHint)
+		return fmt.Errorf("the hint %.300q is not up to %d printable characters", i.Hint, mostHint)
 	case i.UID == nil:
 		return nil
 	case !knowsUsers:

@@ -164,9 +164,9 @@ func TestNewRefuses(t *testing.T) {
 		{"no ID", "ID is required", only(workloadapi.Identity{})},
 		{"a trust domain", "no workload", only(workloadapi.Identity{ID: cart.TrustDomain().ID()})},
 		{"a long ID", "601 bytes", only(workloadapi.Identity{ID: spiffeid.RequireFromString("spiffe://example.org/" + strings.Repeat("a", 580))})},
-		{"a long hint", "Hint", only(workloadapi.Identity{ID: cart, Hint: strings.Repeat("a", 256)})},
-		{"a hint with a line break", "Hint", only(workloadapi.Identity{ID: cart, Hint: "a\nb"})},
-		{"a hint that is no text", "Hint", only(workloadapi.Identity{ID: cart, Hint: "\xff"})},
+		{"a long hint", "the hint", only(workloadapi.Identity{ID: cart, Hint: strings.Repeat("a", 256)})},
+		{"a hint with a line break", "the hint", only(workloadapi.Identity{ID: cart, Hint: "a\nb"})},
+		{"a hint that is no text", "the hint", only(workloadapi.Identity{ID: cart, Hint: "\xff"})},
 		{"one twice", "twice", only(workloadapi.Identity{ID: cart}, workloadapi.Identity{ID: cart})},
 		{"a hint twice", `hint "a"`, only(workloadapi.Identity{ID: cart, Hint: "a"}, workloadapi.Identity{ID: stock, Hint: "a"})},
 	} {
