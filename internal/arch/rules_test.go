@@ -19,6 +19,7 @@ import (
 var mayImport = map[string][]string{
 	"imds":                 {"internal/secret"},
 	"mint":                 {"internal/secret"},
+	"mint/tpm":             {"internal/secret"},
 	"exchange":             {"internal/secret"},
 	"exchange/entratest":   {},
 	"proxy":                {"imds", "exchange", "internal/secret"},
@@ -36,6 +37,7 @@ var mayImport = map[string][]string{
 	"e2e/bench":            {anything},
 	"e2e/chaos":            {anything},
 	"e2e/netns":            {anything},
+	"e2e/tpm":              {anything},
 	"cmd/svidecar":         {anything},
 	"cmd/svidecar-webhook": {anything},
 	"cmd/svidecarctl":      {anything},
