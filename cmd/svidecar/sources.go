@@ -90,7 +90,7 @@ func newSource(src config.Source) (asserter, error) {
 			Address: src.Socket, Audience: src.Audience, Subject: src.Subject, Hint: src.Hint, VerifyBundle: src.Verify,
 		})
 	}
-	key, err := mint.LoadKey(src.KeyFile)
+	key, err := loadKey(src.KeyFile)
 	if err != nil {
 		return nil, err
 	}

@@ -73,7 +73,7 @@ type Config struct {
 	SPIFFESocket       string // KindSPIFFE: address of the Workload API
 	SPIFFEHint         string // KindSPIFFE: the hint to choose by; may be empty
 	SPIFFEVerify       bool   // KindSPIFFE: check SVIDs against the bundle
-	KeyFile            string // KindLocal: the signing key
+	KeyFile            string // KindLocal: the signing key, a path or what TPM takes
 	AssertionLifetime  time.Duration
 	Audience           string // what Entra expects in assertions of this cloud
 
@@ -117,7 +117,7 @@ type Source struct {
 
 	Issuer   string        // KindLocal
 	Subject  string        // KindLocal; KindSPIFFE, may be empty
-	KeyFile  string        // KindLocal
+	KeyFile  string        // KindLocal: a path or what TPM takes
 	Lifetime time.Duration // KindLocal; zero for others
 
 	Socket string // KindSPIFFE
