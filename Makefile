@@ -41,6 +41,7 @@ test:
 ifeq ($(RACE),)
 	@echo '*** NO C COMPILER: the race detector is OFF; data races will NOT be found ***' >&2
 endif
+	@command -v swtpm >/dev/null || echo '*** NO SWTPM: keys in a TPM are NOT tested (make e2e installs it) ***' >&2
 	go test $(RACE) -shuffle=on $(TESTFLAGS) ./...
 
 lint:
@@ -87,16 +88,16 @@ profile:
 	go tool pprof -top -nodecount 25 bin/proxy.test bin/cpu.pprof
 	go tool pprof -top -nodecount 15 -sample_index=alloc_space bin/proxy.test bin/mem.pprof
 
-# Needs curl, ip (iproute2) and the right to make a network namespace; installs
-# the two where apt-get can. Needs python3 with venv, npm, node and openssl for
-# e2e/verify. What is missing fails, unless SVIDECAR_E2E_ALLOW_SKIP is set: then it is
-# skipped, and said so. SPIRE_BIN_DIR is the folder of SPIRE's programs; without it
-# e2e/spire runs against stand-ins only.
+# Needs curl, ip (iproute2), swtpm, tpm2-tools and the right to make a network
+# namespace; installs the programs where apt-get can. Needs python3 with venv, npm,
+# node and openssl for e2e/verify. What is missing fails, unless
+# SVIDECAR_E2E_ALLOW_SKIP is set: then it is skipped, and said so. SPIRE_BIN_DIR is
+# the folder of SPIRE's programs; without it e2e/spire runs against stand-ins only.
 e2e:
-	@{ command -v curl && command -v ip; } >/dev/null || \
-	  { apt-get update -qq && apt-get install -qq --no-install-recommends curl iproute2; } || \
-	  echo '*** e2e: curl or ip is missing, and apt-get cannot install it ***' >&2
-	go test -tags e2e -count=1 $(E2EFLAGS) ./e2e/...
+	@{ command -v curl && command -v ip && command -v swtpm && command -v tpm2_create; } >/dev/null || \
+	  { apt-get update -qq && apt-get install -qq --no-install-recommends curl iproute2 swtpm tpm2-tools; } || \
+	  echo '*** e2e: curl, ip, swtpm or tpm2_create is missing, and apt-get cannot install it ***' >&2
+	go test -tags e2e -count=1 $(E2EFLAGS) ./e2e/... ./mint/tpm
 	@[ -n "$${SPIRE_BIN_DIR:-}" ] || echo '*** e2e/spire: SPIRE_BIN_DIR is not set: NOTHING WAS TESTED AGAINST REAL SPIRE ***' >&2
 
 # One long run at RATE requests a second, with a fault every ten seconds. The test

@@ -91,7 +91,7 @@ func newSource(src config.Source) (asserter, error) {
 	case config.KindGitHub, config.KindGoogle, config.KindExec, config.KindURL:
 		return newFetcher(src)
 	}
-	key, err := mint.LoadKey(src.KeyFile)
+	key, err := loadKey(src.KeyFile)
 	if err != nil {
 		return nil, err
 	}

@@ -78,7 +78,7 @@ type Config struct {
 	SPIFFESocket       string        // KindSPIFFE: address of the Workload API
 	SPIFFEHint         string        // KindSPIFFE: the hint to choose by; may be empty
 	SPIFFEVerify       bool          // KindSPIFFE: check SVIDs against the bundle
-	KeyFile            string        // KindLocal: the signing key; or
+	KeyFile            string        // KindLocal: the signing key, a path or what TPM takes; or
 	KeyDir             string        // KindLocal: a directory of signing keys that are rotated
 	RotateEvery        time.Duration // KeyDir: life of a key; zero means that others rotate
 	UnsafeUnpublished  bool          // KeyDir: sign with the newest key at once
@@ -133,7 +133,7 @@ type Source struct {
 
 	Issuer   string        // KindLocal
 	Subject  string        // KindLocal; KindSPIFFE, may be empty
-	KeyFile  string        // KindLocal; or
+	KeyFile  string        // KindLocal: a path or what TPM takes; or
 	KeyDir   string        // KindLocal: whose issuer is used if Issuer is empty
 	Lifetime time.Duration // KindLocal; zero for others
 

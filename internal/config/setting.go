@@ -135,8 +135,8 @@ var settings = []setting{
 			"from SVIDECAR_POD_NAMESPACE, SVIDECAR_SERVICE_ACCOUNT, SVIDECAR_POD_NAME and SVIDECAR_NODE_NAME, and {{hostname}}",
 	},
 	{
-		field: textField("key-file", func(c *Config) *string { return &c.KeyFile }, parsePath),
-		usage: "`file` of the signing key, for --source local",
+		field: textField("key-file", func(c *Config) *string { return &c.KeyFile }, parseKeyFile),
+		usage: "`file` of the signing key, or tpm:HANDLE[?device=/dev/tpmrm0] for a key in a TPM 2.0, for --source local",
 	},
 	{
 		field: textField("key-dir", func(c *Config) *string { return &c.KeyDir }, parsePath),
@@ -249,7 +249,7 @@ var sourceFields = []field[Source]{
 	textField("path", func(s *Source) *string { return &s.Path }, parsePath),
 	textField("issuer", func(s *Source) *string { return &s.Issuer }, parseIssuer),
 	textField("subject", func(s *Source) *string { return &s.Subject }, parseSubject),
-	textField("key-file", func(s *Source) *string { return &s.KeyFile }, parsePath),
+	textField("key-file", func(s *Source) *string { return &s.KeyFile }, parseKeyFile),
 	textField("key-dir", func(s *Source) *string { return &s.KeyDir }, parsePath),
 	durationField("rotate-every", func(s *Source) *time.Duration { return &s.RotateEvery }, 0, maxRotation),
 	boolField("unsafe-unpublished-key", func(s *Source) *bool { return &s.UnsafeUnpublished }),

@@ -1,0 +1,5 @@
+//go:build !e2e
+
+package tpm_test
+
+const mustRun = false
