@@ -249,6 +249,11 @@ func TestLoadRefusesMissingFiles(t *testing.T) {
 			t.Errorf("Load(--%s=nowhere) = %v, want one that names the flag and the file", name, err)
 		}
 	}
+	inDir(t, map[string]string{"svidecar.yaml": "sources:\n- {name: a, kind: url, url: 'http://[::1]/', ca-file: nowhere}\n"})
+	_, err := load(t, []string{"--config=svidecar.yaml"}, minimal)
+	if !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), "svidecar.yaml:2: sources[0].ca-file: open nowhere: ") {
+		t.Errorf("a listed source's certificates: %v, want one that names the line and the file", err)
+	}
 }
 
 func TestLoadRefusesFile(t *testing.T) {
@@ -349,13 +354,12 @@ func TestLoadRefusesFile(t *testing.T) {
 			`svidecar.yaml:6: sources[0].name: "default" is the name of the source that source (from file svidecar.yaml:1) makes: choose another name, or remove one of them`},
 		{"local source with key and directory", "sources:\n- name: a\n  kind: local\n  subject: s\n  key-file: k\n  key-dir: d\n",
 			`svidecar.yaml:6: sources[0].key-dir: contradicts sources[0].key-file (from file svidecar.yaml:5), which names a key too: remove one of them`},
-		{"sources of other issuers without anything", "sources:\n- {name: a, kind: exec}\n- {name: b, kind: url, timeout: 5s}\n- {name: c, kind: github, metadata-host: m}\n- {name: d, kind: google, url: 'https://a'}\n- {name: e, kind: url, url: 'http://[::1]/', ca-file: nowhere}\n",
+		{"sources of other issuers without anything", "sources:\n- {name: a, kind: exec}\n- {name: b, kind: url, timeout: 5s}\n- {name: c, kind: github, metadata-host: m}\n- {name: d, kind: google, url: 'https://a'}\n",
 			`svidecar.yaml:2: sources[0]: kind exec needs command: add it` + "\n" +
 				`svidecar.yaml:3: sources[1]: kind url needs url: add it` + "\n" +
 				`svidecar.yaml:3: sources[1].timeout: contradicts sources[1].kind (from file svidecar.yaml:3), which is "url": remove it, or correct the kind` + "\n" +
 				`svidecar.yaml:4: sources[2].metadata-host: contradicts sources[2].kind (from file svidecar.yaml:4), which is "github": remove it, or correct the kind` + "\n" +
-				`svidecar.yaml:5: sources[3].url: contradicts sources[3].kind (from file svidecar.yaml:5), which is "google": remove it, or correct the kind` + "\n" +
-				`svidecar.yaml:6: sources[4].ca-file: open nowhere: no such file or directory: give a file of PEM certificates`},
+				`svidecar.yaml:5: sources[3].url: contradicts sources[3].kind (from file svidecar.yaml:5), which is "google": remove it, or correct the kind`},
 		{"command of numbers", "exec-command: [/x, 1]\n", `svidecar.yaml:1: exec-command: entry 2: wants text, and YAML takes this for something else: put it in quotes`},
 		{"command that is a mapping", "exec-command: {a: b}\n", `svidecar.yaml:1: exec-command: wants a list of texts, or one text`},
 		{"file source without path", "sources:\n- name: a\n  kind: file\n  key-file: /k\n",
