@@ -65,6 +65,23 @@ func TestIssuerRotates(t *testing.T) {
 	}
 }
 
+// TestServeMakesKeys: a sidecar makes a key in time too, which waits until
+// somebody publishes it; the old one goes on.
+func TestServeMakesKeys(t *testing.T) {
+	t.Chdir(t.TempDir())
+	w := startEntra(t, entratest.Config{})
+	w.once(t, "svidecar keys init --key-dir keys --issuer https://"+pageHost)
+	w.once(t, "svidecar keys export --key-dir keys site")
+	age(t, "keys/keys.json", 100*24*time.Hour)
+	old := kidIn(t, w.once(t, "svidecar keys list --key-dir keys"), "active")
+	w.serve(t, "svidecar serve --source local --key-dir keys --rotate-every 2160h --subject spiffe://example.com/orders --tenant-id "+pageTenant+" --client-id "+pageClient)
+	w.log.await(t, `"msg":"signing key".*"state":"pending"`)
+	list := w.once(t, "svidecar keys list --key-dir keys")
+	if kidIn(t, list, "active") != old || kidIn(t, list, "pending") == "" || strings.Count(list, "\n") != 3 {
+		t.Errorf("keys list says, when %s was a hundred days old:\n%s", old, list)
+	}
+}
+
 // age moves all times of a directory into the past.
 func age(t *testing.T, path string, by time.Duration) {
 	t.Helper()
