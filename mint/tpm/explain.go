@@ -10,7 +10,10 @@ import (
 	"github.com/google/go-tpm/tpm2"
 )
 
-var errRefused = errors.New("the TPM refuses the key's authorization value, and is not asked again: restart with the right one")
+var (
+	errRefused = errors.New("the TPM refuses the key's authorization value, and is not asked again: restart with the right one")
+	errNoAuth  = errors.New("the key has an authorization value and none is given, so that the TPM is not asked again: create a key without one")
+)
 
 // isRefusal reports whether err is the TPM's answer to a wrong authorization
 // value, counted or not.
@@ -26,7 +29,10 @@ func (cfg Config) failed(doing string, err error) error {
 
 func (cfg Config) explained(err error) error {
 	switch {
-	case isRefusal(err):
+	case isRefusal(err), errors.Is(err, errRefused):
+		if cfg.Auth.IsZero() {
+			return errNoAuth
+		}
 		return errRefused
 	case errors.Is(err, tpm2.TPMRCLockout):
 		return errors.New("the TPM is locked after wrong authorization values: wait until it unlocks, or use tpm2_dictionarylockout")

@@ -317,6 +317,13 @@ func TestWrongAuthIsShownOnce(t *testing.T) {
 	if n := s.property(t, tpm2.TPMPTLockoutCounter); n != 1 {
 		t.Errorf("the TPM has counted %d wrong values, want 1", n)
 	}
+	none := open(t, s.config())
+	for range 5 {
+		wantError(t, signs(none, "x"), "the key has an authorization value and none is given, so that the TPM is not asked again: create a key without one")
+	}
+	if n := s.property(t, tpm2.TPMPTLockoutCounter); n != 2 {
+		t.Errorf("the TPM has counted %d wrong values, want 2", n)
+	}
 	if got := fmt.Sprintf("%v %+v %#v", cfg, cfg, cfg); strings.Contains(got, "wrong-word") {
 		t.Errorf("the configuration prints as %s", got)
 	}
