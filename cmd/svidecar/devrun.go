@@ -13,6 +13,9 @@ import (
 
 // dev starts all parts, then the command if there is one, and ends them.
 func dev(ctx context.Context, cfg *config.Config, command []string) error {
+	if _, ok := config.TPM(cfg.KeyFile); ok {
+		return errors.New("--key-file: dev makes its own issuer's key, which a TPM cannot keep: give a file, or leave it out")
+	}
 	// The listeners come first: a taken port should not cost two keys.
 	tokens, ops, err := listenBoth(ctx, cfg)
 	if err != nil {
