@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"net"
@@ -139,10 +140,29 @@ func TestKeyOfTPM2Tools(t *testing.T) {
 		t.Fatal(err)
 	}
 	verify(t, strings.TrimSpace(assertion), key)
+	if set := b.run(program, "jwks", "key.pem"); !strings.Contains(set, `"`+keyID(t, assertion)+`"`) {
+		t.Errorf("svidecar jwks makes %s of key.pem, without the key of the assertion", set)
+	}
 	left, err := filepath.Glob(filepath.Join(b.dir, "*.*"))
 	if want := []string{"key.pem", "tpm.ctrl"}; err != nil || len(left) != 2 || filepath.Base(left[0]) != want[0] || filepath.Base(left[1]) != want[1] {
 		t.Errorf("the commands leave %q (%v), want %q", left, err, want)
 	}
+}
+
+func keyID(t *testing.T, assertion string) string {
+	t.Helper()
+	encoded, _, _ := strings.Cut(assertion, ".")
+	text, err := base64.RawURLEncoding.DecodeString(encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var header struct {
+		KeyID string `json:"kid"`
+	}
+	if err := json.Unmarshal(text, &header); err != nil || header.KeyID == "" {
+		t.Fatalf("the header is %s (%v)", text, err)
+	}
+	return header.KeyID
 }
 
 // verify uses nothing but the standard library and what tpm2-tools say is the
