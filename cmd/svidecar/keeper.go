@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"sync"
 	"time"
@@ -36,10 +34,29 @@ func (k *keeper) start() error {
 	return nil
 }
 
-// run tends the directory at each change until ctx ends.
+// round is the time between two looks for what is due although nothing changed.
+const round = time.Hour
+
+// run tends the directory, at each change and in rounds, until ctx ends.
 func (k *keeper) run(ctx context.Context) {
+	var rounds sync.WaitGroup
+	defer rounds.Wait()
+	rounds.Go(func() { k.rounds(ctx) })
 	if err := k.dir.Watch(ctx, k.tend); err != nil && ctx.Err() == nil {
 		k.log.Error("the directory of keys is no longer watched: restart to see its changes", "dir", k.dir.Path(), "error", err.Error())
+	}
+}
+
+func (k *keeper) rounds(ctx context.Context) {
+	tick := time.NewTicker(round)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			k.tend(nil)
+		}
 	}
 }
 
@@ -98,6 +115,3 @@ func (k *keeper) tellTrouble(err error) {
 	}
 	k.last = text
 }
-
-// readOnly reports whether err only says that we may not write.
-func readOnly(err error) bool { return errors.Is(err, fs.ErrPermission) || isReadOnlyFileSystem(err) }

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
+
 	"github.com/svidecar/svidecar/mint"
 	"github.com/svidecar/svidecar/mint/keydir"
 	"github.com/svidecar/svidecar/mint/publish"
@@ -26,3 +29,6 @@ func exportDocuments(dir *keydir.Dir, site string) error {
 	}
 	return dir.MarkPublished(kids(keys)...)
 }
+
+// readOnly reports whether err only says that we may not write.
+func readOnly(err error) bool { return errors.Is(err, fs.ErrPermission) || isReadOnlyFileSystem(err) }

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/svidecar/svidecar/mint/keydir"
+)
+
+// TestKeeperRotatesInTime lets a hundred days pass in which nobody touches the
+// directory.
+func TestKeeperRotatesInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, err := keydir.Create(filepath.Join(t.TempDir(), "keys"), keydir.Options{Issuer: "https://issuer.example.com"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		publish := func() error { return dir.MarkPublished(kids(dir.Keys())...) }
+		k := &keeper{dir: dir, every: 30 * 24 * time.Hour, log: slog.New(slog.DiscardHandler), publish: publish}
+		k.tend(nil)
+		seen := map[string]bool{}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			k.rounds(ctx)
+		}()
+		for range 100 {
+			time.Sleep(24*time.Hour + time.Second)
+			synctest.Wait()
+			keys := dir.Keys()
+			if seen[keys[0].ID] = true; keys[0].State != keydir.Active || time.Since(keys[0].SignsFrom) > 31*24*time.Hour || len(keys) > 2 {
+				t.Fatalf("after %d keys there are %+v", len(seen), keys)
+			}
+		}
+		if cancel(); len(seen) != 4 {
+			t.Errorf("%d keys signed in a hundred days, want 4", len(seen))
+		}
+		<-done
+	})
+}
