@@ -57,7 +57,7 @@ func NewCommand(cfg CommandConfig) (*Fetcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mint: CommandConfig.Argv: %w", err)
 	}
-	c := command{
+	c := &command{
 		program:     program,
 		args:        slices.Clone(cfg.Argv[1:]),
 		environment: withoutOurs(os.Environ()),
@@ -106,15 +106,16 @@ func withoutOurs(environ []string) []string {
 	})
 }
 
-// command is one that is run again and again.
+// command is one that is run again and again, once at a time.
 type command struct {
 	program     string
 	args        []string
 	environment []string
+	groups      []int // killed, and not all of them gone yet
 }
 
 // run runs it once, and waits for its end.
-func (c command) run(ctx context.Context) (string, *trouble) {
+func (c *command) run(ctx context.Context) (string, *trouble) {
 	ctx, kill := context.WithCancel(ctx)
 	defer kill()
 	out := &output{full: kill}
@@ -122,7 +123,11 @@ func (c command) run(ctx context.Context) (string, *trouble) {
 	cmd.Env, cmd.Stdout, cmd.WaitDelay = c.environment, out, afterEnd
 	ownGroup(cmd)
 	err := cmd.Run()
-	killGroup(cmd)
+	if cmd.Process != nil {
+		killGroup(cmd)
+		c.groups = append(c.groups, cmd.Process.Pid)
+	}
+	c.groups = slices.DeleteFunc(c.groups, reap)
 	switch {
 	case out.over:
 		return "", &trouble{problem: "its output is larger than 64 KiB", advice: "have it print the token alone"}
@@ -133,7 +138,7 @@ func (c command) run(ctx context.Context) (string, *trouble) {
 }
 
 // failure explains an error of os/exec, which knows nothing of the output.
-func (c command) failure(err error) *trouble {
+func (c *command) failure(err error) *trouble {
 	byHand := fmt.Sprintf("run %q by hand, as the user and in the environment of svidecar, to see its output, which is not shown here", c.program)
 	if ended, ok := errors.AsType[*exec.ExitError](err); ok {
 		return &trouble{problem: "it ended with " + ended.String(), advice: byHand, temporary: ended.ExitCode() == temporaryStatusCode}

@@ -8,10 +8,12 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,6 +48,7 @@ func child(words []string) (status int) {
 			_, _ = os.Stderr.Write(data)
 			i++
 		case "flood":
+			signal.Ignore(syscall.SIGPIPE)
 			for {
 				if _, err := os.Stdout.WriteString(strings.Repeat("x", 4<<10)); err != nil {
 					<-time.After(time.Minute) // one who does not take the hint
@@ -74,6 +77,7 @@ func child(words []string) (status int) {
 			if err != nil {
 				return 98
 			}
+			_, _ = fmt.Fprint(conn, os.Getpid())
 			_, _ = os.Stderr.WriteString("!")
 			<-time.After(time.Minute)
 			_ = conn.Close()
@@ -127,7 +131,7 @@ func lifeline(t *testing.T) (address string, begun, ended <-chan struct{}) {
 			return
 		}
 		close(came)
-		_, _ = conn.Read(make([]byte, 1))
+		_, _ = io.Copy(io.Discard, conn)
 		_ = conn.Close()
 	}()
 	return l.Addr().String(), came, done
@@ -186,7 +190,7 @@ func TestNewCommandRefuses(t *testing.T) {
 
 func TestCommandPrintsTheToken(t *testing.T) {
 	raw := platformToken(t, time.Now(), time.Hour)
-	for name, text := range map[string]string{"alone": raw, "with a line's end": raw + "\n", "with white space": " \t" + raw + "\r\n\n"} {
+	for name, text := range map[string]string{"alone": raw, "with a line's end": raw + "\n", "with white space": " \t" + raw + "\r\n\n", "with all that fits": raw + strings.Repeat(" ", 64<<10-len(raw))} {
 		t.Run(name, func(t *testing.T) {
 			f := newCommand(t, 0, "scream", tokenFile(t, "progress\n"), "print", tokenFile(t, text))
 			got := mustFetch(t, f)
@@ -240,6 +244,7 @@ func TestCommandFails(t *testing.T) {
 		{"no output", childArgv(t, "scream", secrets), false, "no assertion"},
 		{"missing", []string{missing}, false, "no such program"},
 		{"not executable", []string{plain}, false, "permission denied"},
+		{"a byte too much", childArgv(t, "print", tokenFile(t, raw+strings.Repeat(" ", 64<<10-len(raw)+1))), false, "larger than 64 KiB"},
 		{"too much", childArgv(t, append(noise, "flood")...), false, "larger than 64 KiB"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -325,7 +330,7 @@ func TestCommandEndsWithClose(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
-	if strings.Contains(stacks(), "mint.command.run") {
+	if strings.Contains(stacks(), "mint.(*command).run") {
 		t.Error("Close did not wait for the command")
 	}
 	checkTrouble(t, <-failed, false, nil, "closed")

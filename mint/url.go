@@ -91,13 +91,12 @@ func NewURL(cfg URLConfig) (*Fetcher, error) {
 // password may be in it.
 func tokenURL(raw, audience string) (*url.URL, error) {
 	filled := strings.ReplaceAll(raw, audiencePlaceholder, url.QueryEscape(audience))
-	before, err := url.Parse(raw)
-	if err != nil {
+	if _, err := url.Parse(raw); err != nil { // one in the scheme or the host, too
 		return nil, errors.New("not a URL: write it like https://host/path?audience=" + audiencePlaceholder)
 	}
 	u, err := url.Parse(filled)
 	switch {
-	case err != nil || u.Hostname() == "" || u.Host != before.Host || u.Scheme != before.Scheme:
+	case err != nil || u.Hostname() == "":
 		return nil, errors.New("not a URL with a host: write it like https://host/path?audience=" + audiencePlaceholder)
 	case strings.Contains(filled, "{{") || strings.Contains(filled, "}}"):
 		return nil, errors.New("the only placeholder is " + audiencePlaceholder + ": correct what stands in double braces")

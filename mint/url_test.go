@@ -49,6 +49,12 @@ func TestNewURLRefuses(t *testing.T) {
 			checkNoLeak(t, err, password)
 		})
 	}
+	// An audience that could be a host chooses none.
+	for _, raw := range []string{"https://{{audience}}/x", "https://{{audience}}.example/x", "{{audience}}://a.example/x"} {
+		if _, err := mint.NewURL(mint.URLConfig{URL: raw, Audience: "https"}); err == nil {
+			t.Errorf("NewURL takes %q", raw)
+		}
+	}
 	for _, cfg := range []mint.URLConfig{{URL: "https://a.example/"}, {URL: "https://a.example/", Audience: audience, Timeout: 1}} {
 		if _, err := mint.NewURL(cfg); err == nil || !strings.HasPrefix(err.Error(), "mint: URLConfig.") {
 			t.Errorf("NewURL(%+v): %v, want a refusal", cfg, err)

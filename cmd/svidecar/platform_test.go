@@ -18,7 +18,6 @@ import (
 // platform is a token service that gives what the emulation's own source signs,
 // to requests of one form only.
 type platform struct {
-	ts     *testscript.TestScript
 	cloud  *emulation.Emulation
 	wanted func(*http.Request) bool
 	answer func(http.ResponseWriter, string)
@@ -27,7 +26,6 @@ type platform struct {
 func (p *platform) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	assertion, err := p.cloud.Source.Assertion(r.Context())
 	if err != nil || r.Method != http.MethodGet || r.ContentLength != 0 || !p.wanted(r) {
-		p.ts.Logf("platform: unexpected %s %s %v (%v)", r.Method, r.URL, r.Header, err)
 		w.WriteHeader(http.StatusForbidden)
 		return
 	}
@@ -77,7 +75,7 @@ func cmdPlatform(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: entra, then platform github|google|url")
 	}
 	p := platforms[args[0]]
-	p.ts, p.cloud = ts, cloud
+	p.cloud = cloud
 	server := httptest.NewUnstartedServer(&p)
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	ts.Defer(server.Close)
