@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -157,4 +158,53 @@ func TestIssuerNotModified(t *testing.T) {
 	if again := ask(newIssuer(t, issuer), "GET", keySetAt).Header.Get("ETag"); again != first {
 		t.Errorf("another process gives the ETag %s to the same document, want %s", again, first)
 	}
+}
+
+// TestIssuerUpdate: both documents change at once, and stay when the keys do not do.
+func TestIssuerUpdate(t *testing.T) {
+	handler := newIssuer(t, issuer)
+	before := body(t, ask(handler, "GET", keySetAt))
+	for name, keys := range map[string][]crypto.PublicKey{
+		"none": {}, "nil": {nil}, "twice": {testKey(t).Public(), testKey(t).Public()}, "small": {otherKey(t).Public(), rsaOfBits(1024)},
+	} {
+		if err := handler.Update(keys...); err == nil {
+			t.Errorf("%s: Update succeeds", name)
+		}
+		if got := body(t, ask(handler, "GET", keySetAt)); got != before {
+			t.Errorf("%s: a refused Update changes the key set to %s", name, got)
+		}
+	}
+	tag := ask(handler, "GET", keySetAt).Header.Get("ETag")
+	if err := handler.Update(otherKey(t).Public(), testKey(t).Public()); err != nil {
+		t.Fatal(err)
+	}
+	_, want, err := mint.Documents(issuer, otherKey(t).Public(), testKey(t).Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ask(handler, "GET", keySetAt, "If-None-Match", tag)
+	if text := body(t, got); got.StatusCode != 200 || text != string(want) || got.Header.Get("ETag") == tag {
+		t.Errorf("after Update: %d %s, want %s", got.StatusCode, text, want)
+	}
+	if got := ask(handler, "GET", discoveryAt); got.StatusCode != 200 {
+		t.Errorf("the discovery document after Update: %d", got.StatusCode)
+	}
+}
+
+func TestIssuerUpdateWhileServing(t *testing.T) {
+	handler := newIssuer(t, issuer)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 20 {
+				if err := handler.Update(otherKey(t).Public()); err != nil {
+					t.Error(err)
+				}
+				if got := ask(handler, "GET", keySetAt); got.StatusCode != 200 {
+					t.Errorf("status %d", got.StatusCode)
+				}
+			}
+		})
+	}
+	all.Wait()
 }
