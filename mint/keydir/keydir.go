@@ -105,7 +105,7 @@ func (d *Dir) Reload() error {
 	return d.adopt(raw)
 }
 
-// adopt makes raw the contents. Private keys of keys that are gone go too.
+// adopt makes raw the contents.
 func (d *Dir) adopt(raw []byte) error {
 	if old := d.snapshot.Load(); old != nil && bytes.Equal(old.raw, raw) {
 		return nil
@@ -114,9 +114,13 @@ func (d *Dir) adopt(raw []byte) error {
 	if err != nil {
 		return fmt.Errorf("keydir: read %q: %w; undo what changed the file, or restore it from a copy", d.manifestPath(), err)
 	}
+	d.keep(raw, m)
+	return nil
+}
+
+func (d *Dir) keep(raw []byte, m manifest) {
 	d.snapshot.Store(&snapshot{raw, m})
 	d.forget(m)
-	return nil
 }
 
 func (d *Dir) manifestPath() string { return filepath.Join(d.path, manifestName) }

@@ -88,7 +88,8 @@ func (m manifest) encode() ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// decode reads what encode writes, and nothing that could be taken in two ways.
+// decode reads what encode writes, and refuses what it does not know: a newer
+// svidecar, or a person, meant something by it.
 func decode(data []byte) (manifest, error) {
 	var m manifest
 	if err := onlyVersion(data); err != nil {

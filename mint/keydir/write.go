@@ -55,6 +55,7 @@ func (d *Dir) update(decide func(*edit) error) (removed []string, err error) {
 		e := &edit{dir: d, manifest: before.clone(), now: time.Now()}
 		e.removed = e.prune(e.now)
 		if err := decide(e); err != nil {
+			_ = d.sweep(before) // of the key that a refused change may have made, too
 			return err
 		}
 		removed = e.removed
@@ -83,7 +84,8 @@ func (d *Dir) commit(before, after manifest) error {
 
 // replace puts a manifest in the place of the old one, in one step.
 func (d *Dir) replace(data []byte) error {
-	if _, err := decode(data); err != nil {
+	m, err := decode(data)
+	if err != nil {
 		return fmt.Errorf("internal error: %w", err) // better than a directory that nobody can read
 	}
 	d.reading.Lock()
@@ -107,7 +109,8 @@ func (d *Dir) replace(data []byte) error {
 	}
 	d.step("sync the directory")
 	syncDir(d.path)
-	return d.adopt(data)
+	d.keep(data, m)
+	return nil
 }
 
 // syncDir makes the new name last through a power cut where the system can; the

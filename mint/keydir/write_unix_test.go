@@ -1,0 +1,97 @@
+//go:build unix
+
+package keydir_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/svidecar/svidecar/mint/keydir"
+)
+
+func TestModes(t *testing.T) {
+	f := create(t, 0)
+	for name, want := range map[string]fs.FileMode{"": fs.ModeDir | 0o700, "keys.json": 0o644, f.kid("A") + ".pem": 0o600, ".lock": 0o600} {
+		info, err := os.Stat(filepath.Join(f.Path(), name))
+		f.must(err)
+		if info.Mode() != want {
+			t.Errorf("%q has mode %v, want %v", name, info.Mode(), want)
+		}
+	}
+}
+
+func TestSignerRefusesOpenFile(t *testing.T) {
+	f := create(t, 0)
+	f.publish()
+	path := filepath.Join(f.Path(), f.kid("A")+".pem")
+	for mode, accepted := range map[fs.FileMode]bool{0o400: true, 0o600: true, 0o640: false, 0o604: false, 0o660: false, 0o644: false} {
+		f.must(os.Chmod(path, mode))
+		dir, err := keydir.Open(f.Path())
+		f.must(err)
+		_, err = dir.Signer()
+		if (err == nil) != accepted {
+			t.Errorf("Signer with a file of mode %#o: %v, want it accepted: %v", mode, err, accepted)
+		}
+		if err != nil && !strings.Contains(err.Error(), "chmod 600 "+path) {
+			t.Errorf("Signer = %v, want what to do", err)
+		}
+	}
+}
+
+// Whoever may write to the directory may put a key of their own there.
+func TestWritersRefuseOpenDirectory(t *testing.T) {
+	f := create(t, 0)
+	for mode, accepted := range map[fs.FileMode]bool{0o700: true, 0o750: true, 0o755: true, 0o770: true, 0o2775: true, 0o702: false, 0o777: false} {
+		f.must(os.Chmod(f.Path(), mode.Perm()))
+		err := f.SetPublicationWait(24 * time.Hour)
+		if (err == nil) != accepted {
+			t.Errorf("a writer in a directory of mode %#o: %v, want it accepted: %v", mode, err, accepted)
+		}
+		if err != nil && !strings.Contains(err.Error(), "chmod 700 "+f.Path()) {
+			t.Errorf("a writer = %v, want what to do", err)
+		}
+		if _, err := keydir.Open(f.Path()); err != nil {
+			t.Errorf("a reader in a directory of mode %#o: %v; a Secret's has 1777", mode, err)
+		}
+	}
+	open := t.TempDir()
+	f.must(os.Chmod(open, 0o777))
+	if _, err := keydir.CreateHooked(open, keydir.Options{Issuer: issuer}, f.hooks()); err == nil || listed(t, open) != "[]" {
+		t.Errorf("Create in a directory of mode 0777: %v, %s", err, listed(t, open))
+	}
+}
+
+// Root can write where it likes; what it writes, the owner could not read.
+func TestRootDoesNotWriteForOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a directory away")
+	}
+	f := create(t, 0)
+	f.publish()
+	f.must(os.Chown(f.Path(), 65532, -1))
+	_, err := f.Rotate()
+	if err == nil || !strings.Contains(err.Error(), "belongs to user 65532") {
+		t.Errorf("Rotate as root = %v, want it refused", err)
+	}
+	if f.signer() != "A" || f.files() != ".lock A.pem keys.json" {
+		t.Errorf("%q signs, files %s", f.signer(), f.files())
+	}
+}
+
+func TestWithoutPermission(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may write everywhere")
+	}
+	f := create(t, 0)
+	f.must(os.Remove(filepath.Join(f.Path(), ".lock")))
+	f.must(os.Chmod(f.Path(), 0o500))
+	t.Cleanup(func() { _ = os.Chmod(f.Path(), 0o700) })
+	if err := f.MarkPublished(f.kid("A")); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("MarkPublished in a directory of mode 0500: %v, want fs.ErrPermission", err)
+	}
+}

@@ -1,0 +1,195 @@
+package keydir_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/svidecar/svidecar/mint/keydir"
+)
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// another is the directory as another process has it open, with keys of its own.
+func (f *fixture) another() *fixture {
+	f.t.Helper()
+	dir, err := keydir.Open(f.Path())
+	f.must(err)
+	other := &fixture{t: f.t, Dir: dir, kids: []string{"-", "-", "-", "-", "-", "-"}}
+	other.Hook(other.hooks())
+	return other
+}
+
+// TestWritersTakeTurns stops a writer before each of its steps. Another one must
+// not write meanwhile, and must say for whom it waits.
+func TestWritersTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := create(t, 0)
+		f.publish()
+		other := f.another()
+		stopped := 0
+		f.step = func(name string) {
+			if name == "take the lock" || name == "sign the lock" {
+				return
+			}
+			stopped++
+			start := time.Now()
+			_, err := other.Rotate()
+			if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("process %d has held", os.Getpid())) {
+				t.Fatalf("before %q: Rotate of another process = %v, want it to wait for this one", name, err)
+			}
+			checkOneLine(t, err)
+			if waited := time.Since(start); waited < 29*time.Second || waited > 31*time.Second {
+				t.Errorf("before %q: gave up after %v, want 30 s", name, waited)
+			}
+		}
+		f.rotate()
+		if stopped < 5 {
+			t.Errorf("only %d steps: the test has lost its teeth", stopped)
+		}
+		if _, err := other.Rotate(); !errors.Is(err, keydir.ErrRotating) {
+			t.Errorf("Rotate after another process has = %v, want ErrRotating", err)
+		}
+		if other.Keys()[1].ID != f.kid("B") {
+			t.Error("the refused writer does not know why")
+		}
+	})
+}
+
+// TestReadersDoNotWait: a writer that hangs stops no reader.
+func TestReadersDoNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := create(t, 0)
+		f.publish()
+		f.step = func(name string) {
+			start := time.Now()
+			dir, err := keydir.Open(f.Path())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := dir.Signer(); err != nil || len(dir.Documented()) != 1 && name != "sync the directory" && !strings.HasPrefix(name, "remove") {
+				t.Errorf("before %q: %v, %d keys", name, err, len(dir.Documented()))
+			}
+			if time.Since(start) > 0 || dir.MarkPublished(f.kid("A")) != nil || time.Since(start) > 0 {
+				t.Errorf("before %q: a reader waits", name)
+			}
+		}
+		f.rotate()
+	})
+}
+
+// Without a bubble, for the race detector.
+func TestConcurrentUse(t *testing.T) {
+	f := create(t, time.Second)
+	f.publish()
+	var all sync.WaitGroup
+	for i := range 4 {
+		dir, err := keydir.Open(f.Path())
+		f.must(err)
+		if i%2 == 0 {
+			dir = f.Dir
+		}
+		all.Go(func() {
+			for range 20 {
+				key, err := dir.Signer()
+				if err != nil || len(dir.Documented()) == 0 || dir.Issuer() != issuer || dir.Reload() != nil {
+					t.Errorf("%v, %v", key, err)
+				}
+				dir.NextChange()
+			}
+		})
+		all.Go(func() {
+			for range 3 {
+				if err := dir.SetPublicationWait(time.Hour); err != nil {
+					t.Error(err)
+				}
+				if _, err := dir.Prune(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestNothingToDoWritesNothing: such calls work where nothing can be written, and
+// take no lock.
+func TestNothingToDoWritesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := create(t, 0)
+		f.publish()
+		f.step = func(name string) { t.Errorf("a writer: %s", name) }
+		f.publish()
+		f.must(f.MarkPublished())
+		f.must(f.MarkPublished("a key that was dropped"))
+		if removed, err := f.Prune(); err != nil || removed != nil {
+			t.Errorf("Prune = %v, %v", removed, err)
+		}
+		if _, rotated, err := f.RotateIfDue(48 * time.Hour); err != nil || rotated {
+			t.Errorf("RotateIfDue = %v, %v", rotated, err)
+		}
+	})
+}
+
+func TestPrune(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := create(t, time.Minute)
+		f.publish()
+		f.rotate()
+		f.publish()
+		time.Sleep(3 * time.Hour)
+		removed, err := f.Prune()
+		if err != nil || len(removed) != 1 || f.name(removed[0]) != "A" || f.files() != ".lock B.pem keys.json" {
+			t.Errorf("Prune = %v, %v; files %s", removed, err, f.files())
+		}
+	})
+}
+
+// TestSweep: what looks like ours goes, and nothing else does.
+func TestSweep(t *testing.T) {
+	f := create(t, 0)
+	orphan := strings.Repeat("a", 43)
+	for _, name := range []string{orphan + ".pem", ".svidecar-key-1234567890", ".svidecar-keys-987"} {
+		f.must(os.WriteFile(filepath.Join(f.Path(), name), nil, 0o600))
+	}
+	stays := []string{orphan, orphan + ".pem.bak", orphan + "b.pem", orphan[1:] + ".pem", "key.pem", "keys.json.bak", ".svidecar-key-", ".svidecar-key-x", "x.svidecar-key-1", "README"}
+	for _, name := range stays {
+		f.must(os.WriteFile(filepath.Join(f.Path(), name), nil, 0o600))
+	}
+	folder := strings.Repeat("b", 43) + ".pem"
+	f.must(os.Mkdir(filepath.Join(f.Path(), folder), 0o700))
+	if _, err := f.Prune(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(stays, folder) {
+		if !exists(filepath.Join(f.Path(), name)) {
+			t.Errorf("%s is gone", name)
+		}
+	}
+	if files := f.files(); strings.Contains(files, orphan+".pem ") || strings.Contains(files, "-1234567890") || strings.Contains(files, "-987") {
+		t.Errorf("orphans are left: %s", files)
+	}
+}
+
+// A read-only file system says EROFS, which package fs has no name for.
+func TestReadOnlyIsALackOfPermission(t *testing.T) {
+	f := create(t, 0)
+	for err, want := range map[error]bool{
+		syscall.EROFS: true, &fs.PathError{Op: "open", Path: "x", Err: syscall.EROFS}: true, fs.ErrPermission: true, fs.ErrNotExist: false,
+	} {
+		if got := f.Cannot(err); errors.Is(got, fs.ErrPermission) != want || !errors.Is(got, err) {
+			t.Errorf("%v matches fs.ErrPermission: %v, want %v", got, !want, want)
+		}
+	}
+}
