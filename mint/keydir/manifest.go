@@ -100,13 +100,11 @@ func decode(data []byte) (manifest, error) {
 	if err := dec.Decode(&m); err != nil {
 		return m, errors.New(oneLine(err))
 	}
-	if _, err := dec.Token(); err != io.EOF {
-		return m, errors.New("there is text after the end of the object")
-	}
 	return m, m.check()
 }
 
-// onlyVersion comes first, so that a newer file is not called damaged.
+// onlyVersion comes first, so that a newer file is not called damaged. It refuses
+// what is not one JSON value, too.
 func onlyVersion(data []byte) error {
 	var head struct {
 		Version *int `json:"version"`

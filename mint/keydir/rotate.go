@@ -85,11 +85,10 @@ func (d *Dir) RotateIfDue(every time.Duration) (Key, bool, error) {
 }
 
 // due reports whether a key that is made now may sign only when the active one is
-// as old as every.
+// as old as every. Where no key waits, the first one is active.
 func (m manifest) due(every time.Duration, now time.Time) bool {
 	keys := m.keysAt(now)
-	return keys[0].State == Active && waiting(keys) == nil &&
-		!now.Before(keys[0].SignsFrom.Add(every-time.Duration(m.Wait)))
+	return waiting(keys) == nil && !now.Before(keys[0].SignsFrom.Add(every-time.Duration(m.Wait)))
 }
 
 // waiting returns the first of the keys that do not sign yet, or nil.
