@@ -47,7 +47,7 @@ type edit struct {
 // manifest says there. An error of decide means that nothing was decided. Keys
 // whose time is over go along, and so does what dead writers left.
 func (d *Dir) update(decide func(*edit) error) (removed []string, err error) {
-	return removed, d.locked(func() error {
+	err = d.locked(func() error {
 		if err := d.Reload(); err != nil {
 			return err
 		}
@@ -61,6 +61,7 @@ func (d *Dir) update(decide func(*edit) error) (removed []string, err error) {
 		removed = e.removed
 		return d.commit(before, e.manifest)
 	})
+	return removed, err
 }
 
 // commit writes the manifest, if it differs, and removes what is not in it. That
