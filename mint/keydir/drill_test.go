@@ -93,7 +93,8 @@ func TestRotationWithoutTheWait(t *testing.T) {
 // drill is an issuer, its workload and Entra, in one bubble of time.
 type drill struct {
 	dir       *keydir.Dir
-	published []byte // the key set
+	mu        sync.Mutex // of the documents: renewals fetch them in the background
+	published []byte     // the key set
 	discovery []byte
 	entra     *entratest.Server
 	source    *mint.Local
@@ -174,7 +175,9 @@ func (d *drill) publish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.mu.Lock()
 	d.discovery, d.published = discovery, keySet
+	d.mu.Unlock()
 	if err := d.dir.MarkPublished(ids...); err != nil {
 		t.Fatal(err)
 	}
@@ -192,6 +195,8 @@ func (d *drill) signs(t *testing.T) string {
 
 // RoundTrip is the emulator's way to the issuer's documents.
 func (d *drill) RoundTrip(r *http.Request) (*http.Response, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	body := map[string][]byte{
 		drillIssuer + "/.well-known/openid-configuration": d.discovery,
 		drillIssuer + "/openid/v1/jwks":                   d.published,
