@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 // KeySet returns the key set of [Documents] alone. A key set belongs to no
@@ -23,15 +26,19 @@ func KeySet(keys ...crypto.PublicKey) ([]byte, error) {
 // LoadPublicKeys reads the RSA public keys of 2,048 to 4,096 bits in a PEM file
 // of at most 64 KiB: any number of public keys (PKIX, "PUBLIC KEY", or PKCS #1,
 // "RSA PUBLIC KEY"; kube-apiserver's service-account key files hold several), or
-// one certificate, or one private key, of which only the public half is kept. No
-// error holds key material.
+// one certificate, or one private key, of which only the public half is kept; or
+// in a JSON key set (RFC 7517) of public keys. No error holds key material.
 func LoadPublicKeys(path string) ([]crypto.PublicKey, error) {
 	data, _, err := readRegular(path, maxKeyBytes)
 	if err != nil {
 		return nil, &fs.PathError{Op: "mint: load public keys", Path: path, Err: bare(err)}
 	}
 	defer clear(data)
-	keys, err := parsePublicKeys(data)
+	parse := parsePublicKeys
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		parse = parseKeySet
+	}
+	keys, err := parse(data)
 	if err != nil {
 		return nil, fmt.Errorf("mint: load public keys %q: %w", path, err)
 	}
@@ -57,6 +64,29 @@ func parsePublicKeys(data []byte) (keys []crypto.PublicKey, err error) {
 	}
 	if want == 0 || len(keys) != want {
 		return nil, errors.New("not a PEM file, or a damaged one: give a public key, a private key or a certificate in PEM form")
+	}
+	return keys, nil
+}
+
+// parseKeySet names keys anew, from what they are, but refuses a set that names
+// them otherwise: its assertions would not be found by that name.
+func parseKeySet(data []byte) (keys []crypto.PublicKey, err error) {
+	var set jose.JSONWebKeySet
+	if json.Unmarshal(data, &set) != nil || len(set.Keys) == 0 {
+		return nil, errors.New("not a JSON key set, or an empty one")
+	}
+	for i, jwk := range set.Keys {
+		if !jwk.IsPublic() {
+			return nil, fmt.Errorf("key %d is a private key: give a set of public keys", i)
+		}
+		made, err := publicJWK(jwk.Key)
+		if err != nil {
+			return nil, fmt.Errorf("key %d: %w", i, err)
+		}
+		if jwk.KeyID != made.KeyID {
+			return nil, fmt.Errorf("key %d has the kid %.100q; as Kubernetes names it, it is %s: keep the set as it is, and do not mix it with ours", i, jwk.KeyID, made.KeyID)
+		}
+		keys = append(keys, made.Key)
 	}
 	return keys, nil
 }

@@ -29,15 +29,19 @@ from SPIRE.`,
 			if err != nil {
 				return err
 			}
+			if err := own.check(cmd.Flags()); err != nil {
+				return err
+			}
 			is, err := newIssuing(cfg, own)
 			if err != nil {
 				return err
 			}
 			if own.export != "" {
-				if err := exportDocuments(is.dir, own.export); err != nil {
+				dropped, err := exportDocuments(is.dir, own.export)
+				if err != nil {
 					return err
 				}
-				return tellExport(cmd, is.dir, own.export)
+				return tellExport(cmd, is.dir, own.export, dropped)
 			}
 			return is.run(cmd.Context())
 		},

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +85,60 @@ func TestServeMakesKeys(t *testing.T) {
 	if kidIn(t, list, "active") != old || kidIn(t, list, "pending") == "" || strings.Count(list, "\n") != 3 {
 		t.Errorf("keys list says, when %s was a hundred days old:\n%s", old, list)
 	}
+}
+
+// TestKeysCheck asks a running issuer over HTTPS, before and after it knows of
+// the next key.
+func TestKeysCheck(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("SSL_CERT_FILE is not read here")
+	}
+	t.Chdir(t.TempDir())
+	ca, err := entratest.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := ca.Certificate("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{
+		"ca.pem": ca.PEM(), "tls.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}),
+		"tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
+	} {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_ = l.Close()
+	w := &pageWorld{env: []string{"SSL_CERT_FILE=ca.pem", "SVIDECAR_KEY_DIR=keys"}}
+	w.once(t, "svidecar keys init --issuer https://"+address)
+	out, end := background(t, w.env, "issuer", "--issuer-listen", address, "--tls-cert-file", "tls.crt", "--tls-key-file", "tls.key")
+	out.await(t, `"msg":"signing key".*"state":"active"`)
+	if said := w.once(t, "svidecar keys check"); !strings.Contains(said, "serves all 1 keys") {
+		t.Errorf("keys check says %s", said)
+	}
+	// A copy of the directory is not published by anybody.
+	if err := os.CopyFS("copy", os.DirFS("keys")); err != nil {
+		t.Fatal(err)
+	}
+	w.env = append(w.env, "SVIDECAR_KEY_DIR=copy")
+	w.once(t, "svidecar keys rotate")
+	cmd := exec.CommandContext(t.Context(), "svidecar", "keys", "check")
+	cmd.Env = append(bare(), w.env...)
+	if said, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(said), "(pending) is not served: export and upload the documents") {
+		t.Errorf("keys check with a key that is not served: %v, %s", err, said)
+	}
+	end()
 }
 
 // age moves all times of a directory into the past.

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 
-	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/svidecar/svidecar/internal/config"
@@ -15,22 +14,6 @@ import (
 	"github.com/svidecar/svidecar/mint/keydir"
 	"github.com/svidecar/svidecar/mint/publish"
 )
-
-// issuerFlags are what only issuer has.
-type issuerFlags struct {
-	listen            string
-	certFile, keyFile string
-	export            string
-	workload          workloadFlags
-}
-
-func (f *issuerFlags) register(fs *pflag.FlagSet) {
-	fs.StringVar(&f.listen, "issuer-listen", "127.0.0.1:8002", "`address` that serves the two documents")
-	fs.StringVar(&f.certFile, "tls-cert-file", "", "PEM `file` of the certificate chain for HTTPS; read again when it changes")
-	fs.StringVar(&f.keyFile, "tls-key-file", "", "PEM `file` of the certificate's key")
-	fs.StringVar(&f.export, "export", "", "write the documents below this `directory` for static hosting, and end")
-	f.workload.register(fs)
-}
 
 // issuing is a running issuer.
 type issuing struct {

@@ -56,6 +56,7 @@ func (k *keeper) rounds(ctx context.Context) {
 			return
 		case <-tick.C:
 			k.tend(nil)
+			k.tellForgotten()
 		}
 	}
 }
@@ -78,40 +79,4 @@ func (k *keeper) tend(err error) {
 	}
 	k.tellStates()
 	k.tellTrouble(err)
-}
-
-// tellStates writes one line for each key whose state has changed.
-func (k *keeper) tellStates() {
-	now := map[string]keydir.State{}
-	for _, key := range k.dir.Keys() {
-		now[key.ID] = key.State
-		if state, known := k.told[key.ID]; !known || state != key.State {
-			args := []any{"kid", key.ID, "state", key.State.String()}
-			if !key.SignsFrom.IsZero() {
-				args = append(args, "signs_from", key.SignsFrom)
-			}
-			if !key.RemovedAt.IsZero() {
-				args = append(args, "leaves", key.RemovedAt)
-			}
-			k.log.Info("signing key", args...)
-		}
-	}
-	for id := range k.told {
-		if _, there := now[id]; !there {
-			k.log.Info("signing key", "kid", id, "state", "removed")
-		}
-	}
-	k.told = now
-}
-
-// tellTrouble complains once of each trouble, since it is met again each minute.
-func (k *keeper) tellTrouble(err error) {
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
-	if text != "" && text != k.last {
-		k.log.Error("the keys cannot be kept as they should: those in use go on", "dir", k.dir.Path(), "error", text)
-	}
-	k.last = text
 }

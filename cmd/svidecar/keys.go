@@ -1,13 +1,9 @@
 package main
 
 import (
-	"errors"
-	"os"
+	"fmt"
 
 	"github.com/spf13/cobra"
-
-	"github.com/svidecar/svidecar/internal/config"
-	"github.com/svidecar/svidecar/mint/keydir"
 )
 
 func keysCommand() *cobra.Command {
@@ -21,32 +17,16 @@ key set when its last assertion has ended. Time moves keys through these states;
 only making and publishing them is left to you, or to "svidecar issuer".`,
 		Example: `  svidecar keys init --key-dir keys --issuer https://issuer.example.com
   svidecar keys export --key-dir keys site
+  svidecar keys check --key-dir keys
   svidecar keys list --key-dir keys`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("keys: there is no command %q: svidecar keys --help lists them", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(keysInitCommand(), keysListCommand(), keysRotateCommand(), keysRetireCommand(), keysExportCommand())
+	cmd.AddCommand(keysInitCommand(), keysListCommand(), keysRotateCommand(), keysRetireCommand(), keysExportCommand(), keysCheckCommand())
 	return cmd
-}
-
-var errNoKeyDir = errors.New("--key-dir: it is missing: name the directory of keys, as in --key-dir keys")
-
-// registerKeys defines the settings that each command on keys has.
-func registerKeys(cmd *cobra.Command, more ...string) {
-	config.Register(cmd.Flags(), append([]string{"key-dir"}, more...)...)
-}
-
-// loadKeys reads those settings.
-func loadKeys(cmd *cobra.Command) (*config.Config, error) {
-	cfg, err := config.LoadPart(cmd.Flags(), os.Environ())
-	if err == nil && cfg.KeyDir == "" {
-		err = errNoKeyDir
-	}
-	return cfg, err
-}
-
-func openKeys(cmd *cobra.Command) (*keydir.Dir, error) {
-	cfg, err := loadKeys(cmd)
-	if err != nil {
-		return nil, err
-	}
-	return keydir.Open(cfg.KeyDir)
 }

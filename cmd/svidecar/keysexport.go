@@ -17,26 +17,31 @@ they belong below the issuer's URL, and take the keys in them for published: upl
 SITE at once, with content type application/json. Do so again after each rotation,
 and once more when a retired key has left (see "svidecar keys list").`,
 		Example: `  svidecar keys export --key-dir keys site`,
-		Args:    cobra.ExactArgs(1),
+		Args:    wants("SITE", "the directory to write to"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := openKeys(cmd)
 			if err != nil {
 				return err
 			}
-			if err := exportDocuments(dir, args[0]); err != nil {
+			dropped, err := exportDocuments(dir, args[0])
+			if err != nil {
 				return err
 			}
-			return tellExport(cmd, dir, args[0])
+			return tellExport(cmd, dir, args[0], dropped)
 		},
 	}
 	registerKeys(cmd)
 	return cmd
 }
 
-func tellExport(cmd *cobra.Command, dir *keydir.Dir, site string) error {
-	if err := printRows(cmd.OutOrStdout(), rowsOf(dir.Keys())); err != nil {
+func tellExport(cmd *cobra.Command, dir *keydir.Dir, site string, dropped []string) error {
+	out := cmd.OutOrStdout()
+	if err := printRows(out, rowsOf(dir.Keys())); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), "\nNext: upload the contents of %s to %s\n", site, dir.Issuer())
+	for _, kid := range dropped {
+		_, _ = fmt.Fprintf(out, "\nNo longer in the key set: %s\n", kid)
+	}
+	_, err := fmt.Fprintf(out, "\nNext: upload the contents of %s to %s now, and run svidecar keys check --key-dir %s\n", site, dir.Issuer(), dir.Path())
 	return err
 }

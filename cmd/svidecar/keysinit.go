@@ -32,6 +32,9 @@ tests.`,
 			if opts.Issuer = cfg.Issuer; opts.Issuer == "" {
 				return errors.New("--issuer: it is missing: name the https URL that the documents will be found at")
 			}
+			if opts.PublicationWait <= 0 {
+				return errors.New("--publication-wait: give a duration such as 24h")
+			}
 			dir, err := keydir.Create(cfg.KeyDir, opts)
 			if err != nil {
 				return err

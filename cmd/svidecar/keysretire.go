@@ -21,7 +21,7 @@ believes the stolen key, until they fetch it anew; for Microsoft Entra ID that m
 take a day, so remove the federated credentials too if that is too long.`,
 		Example: `  svidecar keys retire --key-dir keys hVm3xQ
   svidecar keys retire --key-dir keys hVm3xQ --unsafe-now`,
-		Args: cobra.ExactArgs(1),
+		Args: wants("KEY", "the key's id, or its first characters; after -- if it begins with a dash"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := openKeys(cmd)
 			if err != nil {
@@ -33,7 +33,7 @@ take a day, so remove the federated credentials too if that is too long.`,
 			if err := printRows(cmd.OutOrStdout(), rowsOf(dir.Keys())); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "\nNext: publish the key set without it, by svidecar keys export --key-dir %s SITE and\nuploading SITE; a running svidecar issuer has done so.\n", dir.Path())
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "\nNext: publish the key set without it, by svidecar keys export --key-dir %s SITE and\nuploading SITE. Where svidecar issuer runs on this directory, it has done so.\n", dir.Path())
 			return err
 		},
 	}

@@ -31,7 +31,7 @@ publishes it at once. Static documents must be exported and uploaded again.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "key  %s\n\nNext: publish it, by svidecar keys export --key-dir %s SITE and uploading SITE;\na running svidecar issuer has done so.\n", key.ID, dir.Path())
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "key  %s\n\nNext: publish it, by svidecar keys export --key-dir %s SITE and uploading SITE. It\nsigns when it has been published for the publication wait: svidecar keys list says when.\nWhere svidecar issuer runs on this directory, it has published it.\n", key.ID, dir.Path())
 			return err
 		},
 	}

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"crypto"
+	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 
 	"github.com/svidecar/svidecar/internal/config"
@@ -37,8 +39,14 @@ func newRotated(src config.Source) (*mint.Local, *keeper, error) {
 	if src.Issuer != "" && src.Issuer != dir.Issuer() {
 		return nil, nil, fmt.Errorf("issuer %q is not that of the keys in %q, %q: leave the issuer out, or correct the directory", src.Issuer, src.KeyDir, dir.Issuer())
 	}
+	signer := signerOf(dir, src.UnsafeUnpublished)
+	if dir.Keys()[0].State == keydir.Active { // else there may be one later
+		if _, err := signer(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, err
+		}
+	}
 	made, err := mint.NewLocal(mint.LocalConfig{
-		Keys: signerOf(dir, src.UnsafeUnpublished), Issuer: dir.Issuer(), Subject: src.Subject, Audience: src.Audience, Lifetime: src.Lifetime,
+		Keys: signer, Issuer: dir.Issuer(), Subject: src.Subject, Audience: src.Audience, Lifetime: src.Lifetime,
 	})
 	return made, &keeper{dir: dir, every: src.RotateEvery}, err
 }

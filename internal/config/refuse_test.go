@@ -144,7 +144,7 @@ func TestLoadRefusesFlagsAndVariables(t *testing.T) {
 		{name: "file source without file", bareEnv: true, args: []string{"--source=file"}, env: []string{"AZURE_TENANT_ID=" + tenant},
 			want: `source (from flag --source): "file" needs --federated-token-file too: add it`},
 		{name: "local source without anything", args: []string{"--source=local"},
-			want: `source (from flag --source): "local" needs --issuer and --subject and --key-file too: add what is missing`},
+			want: `source (from flag --source): "local" needs --subject and --key-dir (or --key-file and --issuer) too: add what is missing`},
 		{name: "local source without key", args: []string{"--source=local", "--issuer=https://issuer.example", "--subject=s"},
 			want: `source (from flag --source): "local" needs --key-file too: add what is missing`},
 		{name: "a directory of keys without subject", args: []string{"--source=local", "--key-dir=d"},

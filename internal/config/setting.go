@@ -140,7 +140,7 @@ var settings = []setting{
 	},
 	{
 		field: textField("key-dir", func(c *Config) *string { return &c.KeyDir }, parsePath),
-		usage: "`directory` of signing keys that \"svidecar keys\" made, in place of --key-file and --issuer",
+		usage: "`directory` of signing keys that \"svidecar keys init\" made; --source local then needs no --key-file and no --issuer",
 	},
 	{
 		field: durationField("rotate-every", func(c *Config) *time.Duration { return &c.RotateEvery }, 0, maxRotation), def: "0s",

@@ -93,6 +93,10 @@ func (l *loader) checkLocalSettings() {
 			missing = append(missing, "--"+name)
 		}
 	}
+	if !l.given("issuer") && !l.given("key-file") && !l.given("key-dir") {
+		missing = slices.DeleteFunc(missing, func(name string) bool { return name == "--issuer" || name == "--key-file" })
+		missing = append(missing, "--key-dir (or --key-file and --issuer)")
+	}
 	if len(missing) > 0 {
 		l.addf(l.where("source"), "%q needs %s too: add what is missing", KindLocal, strings.Join(missing, " and "))
 		return

@@ -163,7 +163,7 @@ func (d *Dir) Signer() (crypto.Signer, error) {
 	}
 	keys := m.keysAt(now)
 	if keys[0].State == Published {
-		return nil, fmt.Errorf("keydir: no key of %q signs before %s: set this machine's clock if that is late",
+		return nil, fmt.Errorf("keydir: no key of %q signs before %s: set this machine's clock if that is late; if it was wrong when the key was published, make a new directory",
 			d.path, keys[0].SignsFrom.Format(time.RFC3339))
 	}
 	return nil, fmt.Errorf("keydir: no key of %q was published yet, so nobody could verify what it signs: run svidecar keys export, or svidecar issuer, first", d.path)

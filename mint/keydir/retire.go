@@ -76,7 +76,7 @@ func (e *edit) drop(kid string) {
 // was published: without it the next one would sign too early.
 func (e *edit) dropWaiting(k Key) error {
 	if _, ok := e.activeAt(e.now); !ok && k.State == Published {
-		return fmt.Errorf("no key signs before %s: set this machine's clock if that is late", k.SignsFrom.Format(time.RFC3339))
+		return fmt.Errorf("no key signs before %s: set this machine's clock if that is late; if it was wrong when the key was published, make a new directory", k.SignsFrom.Format(time.RFC3339))
 	}
 	e.drop(k.ID)
 	if len(e.Keys) > 0 {

@@ -1,7 +1,9 @@
 package keydir
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 )
@@ -26,6 +28,37 @@ func (d *Dir) MarkPublished(kids ...string) error {
 		return nil
 	})
 	return err
+}
+
+// Publish lets show make a document with all keys public, and then notes that, as
+// [Dir.MarkPublished] does. No other writer is at work meanwhile: of two calls the
+// later one shows what the earlier one left. Nothing is noted if show fails.
+//
+// In a directory that cannot be written to, show is called all the same if no key
+// is pending, because then there is nothing to note.
+func (d *Dir) Publish(show func(keys []Key) error) error {
+	shown := false
+	_, err := d.update(func(e *edit) error {
+		keys := e.keysAt(e.now)
+		shown = true
+		if err := show(keys); err != nil {
+			return err
+		}
+		e.publish(idsOf(keys), time.Now())
+		return nil
+	})
+	keys := d.Keys()
+	if shown || !errors.Is(err, fs.ErrPermission) || slices.ContainsFunc(keys, func(k Key) bool { return k.State == Pending }) {
+		return err
+	}
+	return show(keys)
+}
+
+func idsOf(keys []Key) (ids []string) {
+	for _, k := range keys {
+		ids = append(ids, k.ID)
+	}
+	return ids
 }
 
 // publish sets the times of pending keys. The wait is counted from the next whole

@@ -175,11 +175,22 @@ func (d *Dir) writeKey(kid string, key crypto.Signer) error {
 	return nil
 }
 
+// generate makes a key whose id does not begin with a dash, which a command line
+// would take for a flag.
 func (d *Dir) generate(bits int) (crypto.Signer, error) {
+	make := mint.GenerateKey
 	if d.hooks.generate != nil {
-		return d.hooks.generate(bits)
+		make = d.hooks.generate
 	}
-	return mint.GenerateKey(bits)
+	for {
+		key, err := make(bits)
+		if err != nil {
+			return nil, err
+		}
+		if kid, err := mint.KeyID(key.Public()); err != nil || !strings.HasPrefix(kid, "-") {
+			return key, err
+		}
+	}
 }
 
 func (d *Dir) step(name string) {

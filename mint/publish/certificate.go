@@ -15,6 +15,7 @@ import (
 // they change: certificates are renewed while servers run.
 type certificates struct {
 	certFile, keyFile string
+	host              string // that verifiers ask for
 	log               *slog.Logger
 
 	mu    sync.Mutex
@@ -77,6 +78,9 @@ func (c *certificates) read(now [2]version) error {
 	}
 	if end := chain.Leaf.NotAfter; time.Now().After(end) {
 		return fmt.Errorf("publish: the certificate in %q ended at %s: renew it", c.certFile, end.UTC().Format(time.RFC3339))
+	}
+	if err := chain.Leaf.VerifyHostname(c.host); err != nil {
+		c.log.Warn("the certificate is not for the issuer's host: only a proxy in front can make up for that", "cert_file", c.certFile, "error", err.Error())
 	}
 	c.chain = &chain
 	return nil

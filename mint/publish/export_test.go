@@ -32,7 +32,8 @@ func TestExportRefuses(t *testing.T) {
 	}{
 		{"of another issuer", func(dir string) error {
 			other, keys := exported(t, "https://other.example")
-			return publish.Export(dir, other, keys)
+			_, err := publish.Export(dir, other, keys)
+			return err
 		}, `is of issuer "https://other.example", not "https://issuer.example/team"`},
 		{"not a discovery document", func(dir string) error {
 			if err := os.Mkdir(filepath.Join(dir, ".well-known"), 0o755); err != nil {
@@ -48,7 +49,7 @@ func TestExportRefuses(t *testing.T) {
 			if err := tt.spoil(dir); err != nil {
 				t.Fatal(err)
 			}
-			if err := publish.Export(dir, discovery, keySet); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := publish.Export(dir, discovery, keySet); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("Export = %v, want %q", err, tt.want)
 			}
 		})
@@ -59,8 +60,8 @@ func TestExportWritesWhole(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "site")
 	discovery, keySet := exported(t, issuer)
 	for range 2 { // again, over what is there and what a killed one left
-		if err := publish.Export(dir, discovery, keySet); err != nil {
-			t.Fatal(err)
+		if dropped, err := publish.Export(dir, discovery, keySet); err != nil || len(dropped) > 0 {
+			t.Fatalf("Export = %q, %v", dropped, err)
 		}
 		for name, want := range map[string][]byte{".well-known/openid-configuration": discovery, "openid/v1/jwks": keySet} {
 			path := filepath.Join(dir, filepath.FromSlash(name))
@@ -72,12 +73,40 @@ func TestExportWritesWhole(t *testing.T) {
 			if err != nil || info.Mode().Perm() != 0o644 {
 				t.Errorf("%s: %v (%v), want mode 0644 for a web server to read", name, info.Mode(), err)
 			}
-			if _, err := os.Stat(path + ".tmp"); !os.IsNotExist(err) {
-				t.Errorf("%s.tmp is left: %v", name, err)
+			if left, err := filepath.Glob(path + ".*"); err != nil || len(left) > 0 {
+				t.Errorf("%q are left (%v)", left, err)
 			}
-			if err := os.WriteFile(path+".tmp", []byte("half"), 0o600); err != nil {
+			if err := os.WriteFile(path+".KILLED.tmp", []byte("half"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// TestExportNamesWhatItDrops: another machine's keys may lie in the same place.
+func TestExportNamesWhatItDrops(t *testing.T) {
+	dir := t.TempDir()
+	discovery, keySet := exported(t, issuer)
+	if _, err := publish.Export(dir, discovery, keySet); err != nil {
+		t.Fatal(err)
+	}
+	key, err := mint.GenerateKey(2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := mint.KeySet(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := signingKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kid, err := mint.KeyID(first.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dropped, err := publish.Export(dir, discovery, other); err != nil || len(dropped) != 1 || dropped[0] != kid {
+		t.Errorf("Export = %q, %v; want %s", dropped, err, kid)
 	}
 }

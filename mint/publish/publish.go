@@ -7,6 +7,7 @@ package publish
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,9 +58,10 @@ type Config struct {
 
 // Server serves the documents. Make one with [New].
 type Server struct {
-	cfg   Config
-	hosts []string
-	tls   *tls.Config // nil: HTTP
+	cfg     Config
+	hosts   []string
+	refusal []byte      // for other hosts
+	tls     *tls.Config // nil: HTTP
 }
 
 // New checks cfg, and reads the certificate if there is one.
@@ -72,10 +74,16 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("publish: Config.Issuer: %q is not a URL with a host", cfg.Issuer)
 	}
 	s := &Server{cfg: cfg, hosts: append([]string{strings.ToLower(u.Host), strings.ToLower(u.Hostname())}, cfg.Hosts...)}
-	if cfg.CertFile == "" && cfg.KeyFile == "" {
-		return s, nil
+	if s.refusal, err = refusalFor(u.Host); err != nil {
+		return nil, err
 	}
-	certificates := &certificates{certFile: cfg.CertFile, keyFile: cfg.KeyFile, log: cfg.Logger}
+	switch {
+	case cfg.CertFile == "" && cfg.KeyFile == "":
+		return s, nil
+	case cfg.CertFile == "" || cfg.KeyFile == "":
+		return nil, errors.New("publish: a certificate and its key go together: give both files, or none for HTTP")
+	}
+	certificates := &certificates{certFile: cfg.CertFile, keyFile: cfg.KeyFile, host: u.Hostname(), log: cfg.Logger}
 	if err := certificates.load(); err != nil {
 		return nil, err
 	}
@@ -124,20 +132,31 @@ func (s *Server) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.cfg.Logger.Debug("request", "method", r.Method, "path", r.URL.EscapedPath(), "peer", r.RemoteAddr)
 		if !slices.Contains(s.hosts, strings.ToLower(r.Host)) {
-			refuse(w)
+			refuse(w, s.refusal)
 			return
 		}
 		s.cfg.Documents.ServeHTTP(w, r)
 	})
 }
 
-// refuse answers who asks another host: a page in a browser that resolves its
-// own name to this server, or a proxy that is set up wrongly.
-func refuse(w http.ResponseWriter) {
+// refusalFor is what is said to those who ask another host: a page in a browser
+// that resolves its own name to this server, or a proxy that is set up wrongly.
+func refusalFor(host string) ([]byte, error) {
+	body, err := json.Marshal(map[string]string{
+		"error":             "misdirected_request",
+		"error_description": "the Host header is not that of the issuer, " + host + ": if the name is right, allow it by --allowed-hosts",
+	})
+	if err != nil {
+		return nil, fmt.Errorf("publish: %w", err)
+	}
+	return append(body, '\n'), nil
+}
+
+func refuse(w http.ResponseWriter, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusMisdirectedRequest)
-	_, _ = w.Write([]byte(`{"error":"misdirected_request","error_description":"the Host header is not that of the issuer: if the name is right, allow it by --allowed-hosts"}` + "\n"))
+	_, _ = w.Write(body)
 }

@@ -282,7 +282,7 @@ func TestNewRefuses(t *testing.T) {
 		{"nothing", publish.Config{}, "are required"},
 		{"no host", publish.Config{Documents: documents(t), Logger: logger, Issuer: "issuer.example"}, "is not a URL with a host"},
 		{"no file", publish.Config{Documents: documents(t), Logger: logger, Issuer: issuer, CertFile: certFile + "x", KeyFile: keyFile}, "no such file"},
-		{"key alone", publish.Config{Documents: documents(t), Logger: logger, Issuer: issuer, KeyFile: keyFile}, "no such file"},
+		{"key alone", publish.Config{Documents: documents(t), Logger: logger, Issuer: issuer, KeyFile: keyFile}, "go together"},
 		{"swapped", publish.Config{Documents: documents(t), Logger: logger, Issuer: issuer, CertFile: keyFile, KeyFile: certFile}, "give a PEM chain"},
 		{"ended", publish.Config{Documents: documents(t), Logger: logger, Issuer: issuer, CertFile: certFile, KeyFile: keyFile}, "ended at"},
 	} {
