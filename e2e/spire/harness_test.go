@@ -106,11 +106,11 @@ func TestProcessThatEndsByItself(t *testing.T) {
 
 func TestProcessIsEnded(t *testing.T) {
 	for name, script := range map[string]string{
-		"running": "trap 'exit 0' TERM; while :; do :; done",
-		"stopped": "trap 'exit 0' TERM; kill -STOP $$; while :; do :; done",
+		"running": "trap 'exit 0' TERM; echo up; while :; do :; done",
+		"stopped": "trap 'exit 0' TERM; echo up; kill -STOP $$; while :; do :; done",
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := launch(t.TempDir(), "/bin/sh", nil, "-c", "echo up; "+script)
+			p, err := launch(t.TempDir(), "/bin/sh", nil, "-c", script)
 			if err != nil {
 				t.Fatal(err)
 			}
