@@ -48,7 +48,7 @@ func explainLink(err error) error {
 	case errors.Is(err, os.ErrPermission):
 		return errNetAdmin
 	default:
-		return fmt.Errorf("redirect: the address of lo: %w: try --method nftables", err)
+		return fmt.Errorf("the address of lo: %w: try --method nftables", err)
 	}
 }
 

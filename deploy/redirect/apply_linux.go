@@ -22,10 +22,10 @@ const (
 // through to the real service.
 func (p *Plan) Apply(ctx context.Context) error {
 	if err := p.mayChange(); err != nil {
-		return err
+		return wrap(err)
 	}
 	if err := p.set(ctx); err != nil {
-		return err
+		return wrap(err)
 	}
 	if err := p.Check(ctx); err != nil {
 		return fmt.Errorf("%w; what is there was left, because without it apps reach the real service: do not start the app", err)
@@ -37,13 +37,13 @@ func (p *Plan) Apply(ctx context.Context) error {
 // wants CAP_NET_ADMIN, without which the kernel shows no rules.
 func (p *Plan) Check(ctx context.Context) (err error) {
 	for range readTries {
-		if err = p.differs(ctx); err == nil {
-			return nil
+		if err = p.differs(ctx); err == nil || errors.Is(err, errNetAdmin) {
+			return wrap(err)
 		}
 		select {
 		case <-time.After(readPause):
 		case <-ctx.Done():
-			return errors.Join(err, context.Cause(ctx))
+			return fmt.Errorf("redirect: reading back: %w (%v)", err, context.Cause(ctx))
 		}
 	}
 	return fmt.Errorf("redirect: reading back: %w", err)
@@ -52,16 +52,23 @@ func (p *Plan) Check(ctx context.Context) (err error) {
 // Remove takes away what Apply has made. It is no error if it is not there.
 func (p *Plan) Remove(ctx context.Context) error {
 	if err := p.mayChange(); err != nil {
-		return err
+		return wrap(err)
 	}
 	switch p.cfg.Method {
 	case Loopback:
-		return p.removeAddress()
+		return wrap(p.removeAddress())
 	case IPTables:
-		return p.removeIPTables(ctx)
+		return wrap(p.removeIPTables(ctx))
 	default:
-		return removeTable()
+		return wrap(removeTable())
 	}
+}
+
+func wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("redirect: %w", err)
 }
 
 func (p *Plan) mayChange() error {

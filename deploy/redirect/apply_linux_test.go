@@ -375,41 +375,51 @@ func countRules(t *testing.T) (n int) {
 	return n
 }
 
+// rebuild makes the chain again, with the rule that it has.
+func rebuild(conn *nftables.Conn, hook *nftables.ChainHook, priority nftables.ChainPriority) {
+	table, chain := ours()
+	rules, _ := conn.GetRules(table, chain) // if there are none, Check says something else
+	conn.DelTable(table)
+	conn.AddTable(table)
+	chain.Type, chain.Hooknum, chain.Priority = nftables.ChainTypeNAT, hook, &priority
+	conn.AddChain(chain)
+	for _, r := range rules {
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: r.Exprs})
+	}
+}
+
 // TestCheckFindsChanges: any difference from the plan is one too many.
 func TestCheckFindsChanges(t *testing.T) {
 	table, chain := ours()
 	accept := &expr.Verdict{Kind: expr.VerdictAccept}
-	for name, do := range map[string]func(*nftables.Conn){
-		"the table is gone":  func(conn *nftables.Conn) { conn.DelTable(table) },
-		"the rules are gone": func(conn *nftables.Conn) { conn.FlushChain(chain) },
-		"a rule after":       addDrop,
-		"a rule before": func(conn *nftables.Conn) {
+	for name, tt := range map[string]struct {
+		do   func(*nftables.Conn)
+		says string
+	}{
+		"the table is gone":  {func(conn *nftables.Conn) { conn.DelTable(table) }, "there is no table"},
+		"the rules are gone": {func(conn *nftables.Conn) { conn.FlushChain(chain) }, "has 0 rules"},
+		"a rule after":       {addDrop, "has 2 rules"},
+		"a rule before": {func(conn *nftables.Conn) {
 			conn.InsertRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{accept}})
-		},
-		"one user is exempt": func(conn *nftables.Conn) {
+		}, "has 2 rules"},
+		"one user is exempt": {func(conn *nftables.Conn) {
 			conn.InsertRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
 				&expr.Meta{Key: expr.MetaKeySKUID, Register: 1},
 				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(1000)}, accept,
 			}})
-		},
-		"another rule": func(conn *nftables.Conn) {
+		}, "has 2 rules"},
+		"another rule": {func(conn *nftables.Conn) {
 			conn.FlushChain(chain)
 			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{accept}})
-		},
-		"another chain": func(conn *nftables.Conn) {
+		}, "has 1 rules, want the one that is planned"},
+		"another chain": {func(conn *nftables.Conn) {
 			conn.AddChain(&nftables.Chain{
 				Name: "before", Table: table, Type: nftables.ChainTypeNAT,
 				Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityRef(-190),
 			})
-		},
-		"another hook": func(conn *nftables.Conn) {
-			conn.DelTable(table)
-			conn.AddTable(table)
-			conn.AddChain(&nftables.Chain{
-				Name: "output", Table: table, Type: nftables.ChainTypeNAT,
-				Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRef(-110),
-			})
-		},
+		}, "has 2 chains"},
+		"another hook":     {func(conn *nftables.Conn) { rebuild(conn, nftables.ChainHookPrerouting, -110) }, "in another way"},
+		"another priority": {func(conn *nftables.Conn) { rebuild(conn, nftables.ChainHookOutput, 100) }, "in another way"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			need(t)
@@ -417,8 +427,8 @@ func TestCheckFindsChanges(t *testing.T) {
 			if err := p.Check(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			change(t, do)
-			wantError(t, p.Check(t.Context()), "reading back")
+			change(t, tt.do)
+			wantError(t, p.Check(t.Context()), tt.says)
 		})
 	}
 	t.Run("another port", func(t *testing.T) {

@@ -9,7 +9,11 @@ import (
 )
 
 func errSystem() error {
-	return fmt.Errorf("redirect: there is no redirection on %s: run this in Linux, or point the app at the sidecar by IDENTITY_ENDPOINT", runtime.GOOS)
+	return fmt.Errorf("redirect: %w", errOtherSystem())
+}
+
+func errOtherSystem() error {
+	return fmt.Errorf("there is no redirection on %s: run this in Linux, or point the app at the sidecar by IDENTITY_ENDPOINT", runtime.GOOS)
 }
 
 // Apply works on Linux only.
@@ -21,4 +25,4 @@ func (p *Plan) Check(context.Context) error { return errSystem() }
 // Remove works on Linux only.
 func (p *Plan) Remove(context.Context) error { return errSystem() }
 
-func (p *Plan) refuseHostNetwork() error { return errSystem() }
+func (p *Plan) refuseHostNetwork() error { return errOtherSystem() }

@@ -59,7 +59,7 @@ func (p *Plan) removeIPTables(ctx context.Context) error {
 			return err
 		}
 	}
-	return errors.New("redirect: iptables: the rule is there more than 100 times")
+	return errors.New("iptables: the rule is there more than 100 times")
 }
 
 // iptables runs the program, without the sidecar's environment, in which the
@@ -74,7 +74,7 @@ func iptables(ctx context.Context, args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("redirect: %s %s: %w: %s: use --method nftables or address if you can",
+		return "", fmt.Errorf("%s %s: %w: %s: use --method nftables or address if you can",
 			program, strings.Join(args, " "), err, strings.Join(strings.Fields(stderr.String()), " "))
 	}
 	return stdout.String(), nil
@@ -86,5 +86,5 @@ func iptablesProgram() (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("redirect: there is no program %s here: svidecar's image has none; use --method nftables or address", strings.Join(programs, ", "))
+	return "", fmt.Errorf("there is no program %s here: svidecar's image has none; use --method nftables or address", strings.Join(programs, ", "))
 }

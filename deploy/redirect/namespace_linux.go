@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var errNetAdmin = errors.New("redirect: CAP_NET_ADMIN is missing: the container needs securityContext: {runAsUser: 0, runAsNonRoot: false, capabilities: {drop: [ALL], add: [NET_ADMIN]}}; where Pod Security forbids that, point the app at the sidecar by IDENTITY_ENDPOINT")
+var errNetAdmin = errors.New("CAP_NET_ADMIN is missing: the container needs securityContext: {runAsUser: 0, runAsNonRoot: false, capabilities: {drop: [ALL], add: [NET_ADMIN]}}; where Pod Security forbids that, point the app at the sidecar by IDENTITY_ENDPOINT")
 
 // needNetAdmin looks at the capability itself: root in a container that drops
 // all has none, and would get half-way.
 func needNetAdmin() error {
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]); err != nil {
-		return fmt.Errorf("redirect: reading capabilities: %w", err)
+		return fmt.Errorf("reading capabilities: %w", err)
 	}
 	if data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
 		return errNetAdmin
@@ -39,9 +39,9 @@ func (p *Plan) refuseHostNetwork() error {
 	sign, err := signOfNode()
 	switch {
 	case err != nil:
-		return fmt.Errorf("redirect: is this a pod's network? %w: add --unsafe-host-network if you are sure", err)
+		return fmt.Errorf("is this a pod's network? %w: add --unsafe-host-network if you are sure", err)
 	case sign != "":
-		return fmt.Errorf("redirect: this is not surely a pod's network: %s; a redirection here could take the requests of a whole node: remove hostNetwork: true, or add --unsafe-host-network if that is what you want", sign)
+		return fmt.Errorf("this is not surely a pod's network: %s; a redirection here could take the requests of a whole node: remove hostNetwork: true, or add --unsafe-host-network if that is what you want", sign)
 	}
 	return nil
 }

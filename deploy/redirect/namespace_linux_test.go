@@ -169,13 +169,14 @@ func TestRealMachineIsRefused(t *testing.T) {
 	}
 }
 
-// TestNetAdminIsNeeded: root in a container that drops all capabilities.
+// TestNetAdminIsNeeded: root in a container that drops all capabilities. A
+// program that root runs would have them again.
 func TestNetAdminIsNeeded(t *testing.T) {
 	need(t)
-	for _, method := range methods {
+	for _, method := range append(methods, redirect.IPTables) {
 		t.Run(string(method), func(t *testing.T) {
 			p := plan(t, redirect.Config{Method: method})
-			var applied, removed error
+			var applied, removed, checked error
 			thread(func() {
 				header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 				var none [2]unix.CapUserData
@@ -183,8 +184,11 @@ func TestNetAdminIsNeeded(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				applied, removed = p.Apply(t.Context()), p.Remove(t.Context())
+				applied, removed, checked = p.Apply(t.Context()), p.Remove(t.Context()), p.Check(t.Context())
 			})
+			if method == redirect.NFTables {
+				wantError(t, checked, "CAP_NET_ADMIN is missing")
+			}
 			for _, err := range []error{applied, removed} {
 				for _, line := range []string{"CAP_NET_ADMIN is missing", "runAsUser: 0", "drop: [ALL]", "add: [NET_ADMIN]"} {
 					wantError(t, err, line)

@@ -80,7 +80,7 @@ func explainNFT(err error) error {
 	case errors.Is(err, os.ErrPermission):
 		return errNetAdmin
 	default:
-		return fmt.Errorf("redirect: nftables: %w: the kernel needs nf_tables, nft_chain_nat and nft_redir; without them use --method address", err)
+		return fmt.Errorf("nftables: %w: the kernel needs nf_tables, nft_chain_nat and nft_redir; without them use --method address", err)
 	}
 }
 

@@ -1,7 +1,9 @@
 package redirect_test
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -89,4 +91,19 @@ func TestIPTablesIsAbsent(t *testing.T) {
 	p := plan(t, redirect.Config{Method: redirect.IPTables})
 	wantError(t, p.Apply(t.Context()), "use --method nftables or address")
 	wantError(t, p.Remove(t.Context()), "use --method nftables or address")
+}
+
+// TestApplyReadsBack: a program that claims success is not believed.
+func TestApplyReadsBack(t *testing.T) {
+	need(t)
+	liar, err := exec.LookPath("true")
+	if err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(liar, filepath.Join(dir, "iptables")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	wantError(t, plan(t, redirect.Config{Method: redirect.IPTables}).Apply(t.Context()), "reading back: the first rule of OUTPUT")
 }

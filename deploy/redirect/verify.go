@@ -36,7 +36,7 @@ const askTimeout = time.Second
 // Config.UnsafeHostNetwork.
 func (p *Plan) Verify(ctx context.Context, ops string) error {
 	if err := p.refuseHostNetwork(); err != nil {
-		return err
+		return fmt.Errorf("redirect: %w", err)
 	}
 	var random [32]byte
 	_, _ = rand.Read(random[:]) // never fails
