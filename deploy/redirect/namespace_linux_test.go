@@ -2,6 +2,7 @@ package redirect_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -153,10 +154,12 @@ func TestHostNetworkIsRefused(t *testing.T) {
 // nothing to it.
 func TestRealMachineIsRefused(t *testing.T) {
 	need(t)
-	outer := os.NewFile(outerFile, "outer")
+	outer, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", outerFile))
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer outer.Close()
 	var name, sign string
-	var err error
 	permitted := within(t, outer, func() {
 		name, _ = os.Readlink("/proc/thread-self/ns/net")
 		sign, err = redirect.SignOfNode()
