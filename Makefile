@@ -42,6 +42,8 @@ ifeq ($(RACE),)
 	@echo '*** NO C COMPILER: the race detector is OFF; data races will NOT be found ***' >&2
 endif
 	@command -v swtpm >/dev/null || echo '*** NO SWTPM: keys in a TPM are NOT tested (make e2e installs it) ***' >&2
+	@{ unshare -n true || unshare -rn true; } 2>/dev/null || \
+	  echo '*** NO NETWORK NAMESPACE: deploy/redirect is tested on paper only ***' >&2
 	go test $(RACE) -shuffle=on $(TESTFLAGS) ./...
 
 lint:

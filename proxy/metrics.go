@@ -11,8 +11,8 @@ import (
 	"github.com/svidecar/svidecar/imds"
 )
 
-// protocols are the label values of requests; the first counts what was refused
-// before its protocol was known.
+// protocols are the label values of requests; the first counts what has none:
+// what was refused before its protocol was known, and proofs.
 var protocols = []imds.Protocol{0, imds.IMDS, imds.AppService}
 
 // metrics holds the server's own registry. Counters are looked up once, here,

@@ -73,6 +73,7 @@ type Server struct {
 	draining atomic.Bool
 	answered atomic.Int64 // now
 	ready    atomic.Bool
+	proofKey [32]byte // of this process's proofs, and of nothing else
 }
 
 // New validates cfg and starts nothing.
@@ -92,6 +93,7 @@ func New(cfg Config) (*Server, error) {
 	for _, host := range cfg.AllowedHosts {
 		s.hosts[strings.Trim(strings.ToLower(host), "[]")] = true
 	}
+	_, _ = rand.Read(s.proofKey[:]) // never fails
 	s.metrics = newMetrics(cfg)
 	s.router = s.routes()
 	return s, nil

@@ -106,6 +106,7 @@ func (s *Server) opsHandler() http.Handler {
 		}
 		text(http.StatusOK, "ok\n")(w, r)
 	})
+	r.Get(opsProofPath, s.tellOpsProof)
 	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
 	return r
 }

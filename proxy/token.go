@@ -74,6 +74,7 @@ func (s *Server) routes() chi.Router {
 	// it is there; 404 is retried.
 	r.HandleFunc("/metadata/identity/getplatformmetadata", refuseIMDSv2)
 	r.HandleFunc("/metadata/identity/issuecredential", refuseIMDSv2)
+	r.Get(proofPath, s.tellProof)
 	r.NotFound(notServed)
 	r.MethodNotAllowed(wrongMethod)
 	return r

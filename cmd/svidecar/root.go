@@ -17,6 +17,6 @@ Start with "svidecar dev": it needs no account and no configuration.`,
 		// and status 0; with suggestions, in several lines.
 		DisableSuggestions: true,
 	}
-	root.AddCommand(serveCommand(), devCommand(), tokenCommand(), mintCommand(), keysCommand(), issuerCommand(), jwksCommand(), waitCommand(), versionCommand())
+	root.AddCommand(serveCommand(), devCommand(), tokenCommand(), mintCommand(), keysCommand(), issuerCommand(), jwksCommand(), waitCommand(), redirectCommand(), versionCommand())
 	return root
 }

@@ -77,6 +77,7 @@ func TestDocuments(t *testing.T) {
 	t.Run("codes of Entra", func(t *testing.T) { checkCodes(t, tr, pages["docs/operations.md"]) })
 	t.Run("configuration", func(t *testing.T) { checkConfiguration(t, pages["docs/operations.md"]) })
 	t.Run("manifest", func(t *testing.T) { checkManifest(t, p, pages["docs/operations.md"]) })
+	t.Run("redirection", func(t *testing.T) { checkRedirection(t, p, pages["docs/operations.md"]) })
 	t.Run("dev", func(t *testing.T) { runReadme(t, p, pages) })
 	t.Run("dev with a command", func(t *testing.T) { runApp(t, p) })
 }
@@ -494,6 +495,31 @@ func checkManifest(t *testing.T, p program, pg page) {
 			t.Errorf("securityContext.%s (-want +got):\n%s", name, diff)
 		}
 	}
+}
+
+// checkRedirection wants the init container to have what the command asks for,
+// and no more, and its words to be the program's.
+func checkRedirection(t *testing.T, p program, pg page) {
+	for _, b := range pg.blocks {
+		var m manifest
+		text := camelKeys.ReplaceAllStringFunc(strings.Join(b.lines, "\n"), strings.ToLower)
+		if b.language != "yaml" || yaml.Unmarshal([]byte(text), &m) != nil || len(m.Spec.Template.Spec.InitContainers) != 2 {
+			continue
+		}
+		first, side := m.Spec.Template.Spec.InitContainers[0], m.Spec.Template.Spec.InitContainers[1]
+		p.checkCommand(t, "svidecar "+strings.Join(first.Args, " "))
+		p.checkCommand(t, strings.Join(side.StartupProbe.Exec.Command, " "))
+		want := map[string]any{
+			"runAsUser": 0, "runAsNonRoot": false, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+			"capabilities":   map[string]any{"drop": []any{"ALL"}, "add": []any{"NET_ADMIN"}},
+			"seccompProfile": map[string]any{"type": "RuntimeDefault"},
+		}
+		if diff := cmp.Diff(want, first.SecurityContext); diff != "" || first.Args[0] != "redirect" {
+			t.Errorf("args %q, securityContext (-want +got):\n%s", first.Args, diff)
+		}
+		return
+	}
+	t.Errorf("%s has no manifest with the redirection", pg.name)
 }
 
 func deployment(t *testing.T, pg page) (side, app container) {
