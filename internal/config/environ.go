@@ -30,7 +30,7 @@ func CommandVariables() []string { return slices.Clone(commandVariables) }
 
 // refuseUnknown knows the variables of the settings and of all commands' flags.
 func (l *loader) refuseUnknown(fs *pflag.FlagSet, env map[string]string) {
-	known, unknown := CommandVariables(), []string(nil)
+	known, unknown := append(CommandVariables(), identitiesEnv), []string(nil)
 	commandFlags(fs, func(f *pflag.Flag) { known = append(known, envOf(f.Name)) })
 	for _, s := range settings {
 		known = append(known, s.env())
