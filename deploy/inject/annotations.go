@@ -38,11 +38,11 @@ type wish struct {
 	mode          Mode
 	modeFrom      string // who chose it
 	port          int
-	portFrom      string // the annotation; empty if the installation
+	portChosen    bool // by our annotation
 	opsPort       int
 	scrape        bool
 	runAsUser     int64
-	userFrom      string
+	userChosen    bool // by our annotation
 	resources     Resources
 	settings      []settingValue
 	spiffe        bool
@@ -114,8 +114,8 @@ var annotations = []Annotation{
 		Meaning: "written by svidecar: the pod has been done, in this mode. Not for you to set"},
 	{Name: keyTheirInject, Allowed: wantsBool, read: readNothing,
 		Meaning: "`true` adds the sidecar, as azure-workload-identity's webhook would add its own. Its `false` keeps it out"},
-	{Name: theirs + "proxy-sidecar-port", Allowed: wantsPort, read: readPort,
-		Meaning: "as `svidecar.io/port`"},
+	{Name: theirs + "proxy-sidecar-port", Allowed: wantsPort, read: readTheirPort,
+		Meaning: "as `svidecar.io/port`, but for mode `address`, where it does nothing"},
 	{Name: keyExpiration, Allowed: "seconds, from 3600 to 86400", read: readExpiration,
 		Meaning: "life of the service-account token. It outranks the service account's annotation of that name"},
 	{Name: theirs + "skip-containers", Allowed: wantsNames, read: readSkipUse,
@@ -200,8 +200,8 @@ func nearest(key string) string {
 			continue
 		}
 		all = append(all, name)
-		typed := strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(strings.TrimPrefix(key, ours)))
-		if strings.Contains(name, typed) || strings.Contains(typed, name) {
+		known, typed := bare(name), bare(strings.TrimPrefix(key, ours))
+		if strings.Contains(known, typed) || strings.Contains(typed, known) {
 			close = append(close, a.Name)
 		}
 	}
@@ -209,6 +209,11 @@ func nearest(key string) string {
 		return "did you mean " + strings.Join(close, " or ") + "?"
 	}
 	return "there are " + strings.Join(all, ", ")
+}
+
+// bare is s without what people write differently.
+func bare(s string) string {
+	return strings.NewReplacer("-", "", "_", "", ".", "").Replace(strings.ToLower(s))
 }
 
 // quote is %q, cut to a length that fits a line.

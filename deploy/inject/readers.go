@@ -28,9 +28,11 @@ func readSource(w *wish, value string) error {
 }
 
 func readPort(w *wish, value string) error {
-	w.portFrom = ours + "port"
-	return readNumber(&w.port, value, 1, 65535)
+	w.portChosen = true
+	return readTheirPort(w, value)
 }
+
+func readTheirPort(w *wish, value string) error { return readNumber(&w.port, value, 1, 65535) }
 
 func readOpsPort(w *wish, value string) error { return readNumber(&w.opsPort, value, 1, 65535) }
 
@@ -39,7 +41,7 @@ func readExpiration(w *wish, value string) error {
 }
 
 func readUser(w *wish, value string) error {
-	w.userFrom = ours + "run-as-user"
+	w.userChosen = true
 	return readNumber(&w.runAsUser, value, 1, maxUID)
 }
 

@@ -62,8 +62,8 @@ func (m *mutation) isWindows() bool {
 // refusePorts names a container that declares a port of the sidecar's: they share
 // one network namespace.
 func (m *mutation) refusePorts(w wish, mode Mode) error {
-	if mode == ModeAddress && w.portFrom != "" && w.port != imdsPort {
-		return fmt.Errorf("annotation %s: \"%d\" is not allowed: in mode address it may be %d only, which apps ask", w.portFrom, w.port, imdsPort)
+	if mode == ModeAddress && w.portChosen && w.port != imdsPort {
+		return fmt.Errorf("annotation %sport: \"%d\" is not allowed: in mode address it may be %d only, which apps ask", ours, w.port, imdsPort)
 	}
 	port, remedy := w.port, "set annotation "+ours+"port to a free one"
 	if mode == ModeAddress {
@@ -121,8 +121,8 @@ func (m *mutation) chooseUser(w wish) (int64, error) {
 		}
 	}
 	user := w.runAsUser
-	if who, clash := taken[user]; clash && w.userFrom != "" {
-		return 0, fmt.Errorf("annotation %s: \"%d\" is not allowed: %s runs as that user, and could read the sidecar's memory; it may be any other from 1 to %d", w.userFrom, user, who, maxUID)
+	if who, clash := taken[user]; clash && w.userChosen {
+		return 0, fmt.Errorf("annotation %srun-as-user: \"%d\" is not allowed: %s runs as that user, and could read the sidecar's memory; it may be any other from 1 to %d", ours, user, who, maxUID)
 	}
 	for taken[user] != "" || user < 1 {
 		if user--; user < 1 {
