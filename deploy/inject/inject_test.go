@@ -93,7 +93,7 @@ func decoded(t testing.TB, raw []byte) *corev1.Pod {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&pod); err != nil {
-		t.Fatalf("%v: %s", err, raw)
+		t.Fatalf("%v: %.200s", err, raw)
 	}
 	return &pod
 }
