@@ -90,7 +90,7 @@ func (v *flagValue) String() string {
 // environment gives an equal Config. Two things do not fit into flags: a secret
 // is left out, so IdentityHeader survives only by way of IdentityHeaderFile or
 // of the file named by ConfigFile; and Identities and Sources survive only by
-// way of that file, so that identities of SVIDECAR_IDENTITIES do not. With a ConfigFile, flags and variables that restate a
+// way of that file. With a ConfigFile, flags and variables that restate a
 // default are kept, because they outrank the file.
 func (c *Config) Flags() []string {
 	var flags []string
