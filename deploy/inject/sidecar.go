@@ -3,6 +3,7 @@ package inject
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -162,8 +163,12 @@ func (m *mutation) sidecar(w wish, mode Mode, env []object) object {
 	}
 	if m.cfg.NativeSidecars {
 		c["restartPolicy"] = "Always"
-	} else { // kubelet starts the next container only when this has ended
-		c["lifecycle"] = object{"postStart": object{"exec": object{"command": []any{"/svidecar", "wait", "--timeout=30s"}}}}
+	}
+	// kubelet goes on to the next container when this has ended: without native
+	// sidecars nothing else holds it, and a proof of the redirection waits for no
+	// token.
+	if !m.cfg.NativeSidecars || mode != ModeEnv && slices.Contains(w.settings, settingValue{"ready-requires-token", "true"}) {
+		c["lifecycle"] = object{"postStart": object{"exec": object{"command": []any{"/svidecar", "wait", "--timeout=60s"}}}}
 	}
 	return c
 }

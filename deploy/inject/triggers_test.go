@@ -2,6 +2,7 @@ package inject_test
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"github.com/svidecar/svidecar/deploy/inject"
@@ -262,5 +263,24 @@ func TestUser(t *testing.T) {
 				t.Errorf("user %d and group %d, want %d", sc.RunAsUser, sc.RunAsGroup, tt.want)
 			}
 		})
+	}
+}
+
+// TestAppWaitsForTokens: where it is told to, in whatever mode.
+func TestAppWaitsForTokens(t *testing.T) {
+	wait := []string{"/svidecar", "wait", "--timeout=60s"}
+	for mode, starts := range map[string][]string{"env": {"/svidecar", "wait", "--timeout=1s"}, "redirect": {"/svidecar", "redirect", "--verify"}, "address": {"/svidecar", "redirect", "--verify"}} {
+		for _, waits := range []string{"true", "false"} {
+			in := inject.Input{Pod: podWith(t, on("svidecar.io/mode", mode, "svidecar.io/prefetch", "https://a", "svidecar.io/ready-requires-token", waits), nil)}
+			pod, _ := injected(t, config(), in)
+			c := named(t, pod, "svidecar")
+			if got := c.StartupProbe.Exec.Command; !slices.Equal(got, starts) {
+				t.Errorf("%s: the startup probe is %q, want %q", mode, got, starts)
+			}
+			held := c.Lifecycle != nil && slices.Equal(c.Lifecycle.PostStart.Exec.Command, wait)
+			if want := mode != "env" && waits == "true"; held != want {
+				t.Errorf("%s, ready-requires-token %s: held by postStart: %v, want %v", mode, waits, held, want)
+			}
+		}
 	}
 }
