@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -117,12 +118,20 @@ func named(t testing.TB, pod *corev1.Pod, name string) corev1.Container {
 	return corev1.Container{}
 }
 
+// reference is what kubelet replaces in a value.
+var reference = regexp.MustCompile(`\$\$|\$\([^)]*\)`)
+
 // environ is a container's environment as kubelet makes it from plain values: of
-// $$ one dollar is left, and no name is expanded, since no test sets one.
+// $$ one dollar is left, and $(NAME) is expanded.
 func environ(c corev1.Container) map[string]string {
 	env := map[string]string{}
 	for _, v := range c.Env {
-		env[v.Name] = strings.ReplaceAll(v.Value, "$$", "$")
+		env[v.Name] = reference.ReplaceAllStringFunc(v.Value, func(s string) string {
+			if s == "$$" {
+				return "$"
+			}
+			return "expanded"
+		})
 	}
 	return env
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -103,7 +102,6 @@ func (l *loader) readIdentities(env map[string]string) {
 	if value == "" {
 		return
 	}
-	maps.DeleteFunc(l.cfg.from, func(key string, _ origin) bool { return strings.HasPrefix(key, "identities[") })
 	r := l.newReader("")
 	r.at = func(int) origin { return fromEnv(identitiesEnv, rankEnv) }
 	before := len(r.list)
