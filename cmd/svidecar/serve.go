@@ -19,7 +19,8 @@ In a pod that azure-workload-identity's webhook (or svidecar's) has prepared, no
 configuration is needed: AZURE_CLIENT_ID, AZURE_TENANT_ID,
 AZURE_FEDERATED_TOKEN_FILE and AZURE_AUTHORITY_HOST are read from the environment.
 A flag outranks its SVIDECAR_ variable, which outranks the --config file, which
-outranks AZURE_ variables.`,
+outranks AZURE_ variables. SVIDECAR_IDENTITIES holds a list of identities, as YAML
+or JSON, where there is no file.`,
 		Example: `  svidecar serve --client-id 11111111-… --tenant-id 22222222-… --federated-token-file /var/run/secrets/azure/tokens/azure-identity-token
   svidecar serve --config svidecar.yaml --print-config`,
 		Args: cobra.NoArgs,

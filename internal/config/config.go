@@ -7,7 +7,8 @@
 // (--federated-token-file), its environment variable
 // (SVIDECAR_FEDERATED_TOKEN_FILE), its YAML key (federated-token-file) and its
 // line of [Config.Print] are all made. Identities and further sources are lists
-// and exist in the file only.
+// and have no flag: sources exist in the file only, identities there or, for
+// pods, in the variable SVIDECAR_IDENTITIES.
 //
 // A setting that is given in several places takes the first of: its flag, its
 // SVIDECAR_ variable, the file, and the AZURE_ variable that

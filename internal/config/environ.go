@@ -35,7 +35,7 @@ func CommandVariables() []string { return slices.Clone(commandVariables) }
 // refuseUnknown knows the variables of the settings, of all commands' flags and
 // of what a subject may hold.
 func (l *loader) refuseUnknown(fs *pflag.FlagSet, env map[string]string) {
-	known, unknown := CommandVariables(), []string(nil)
+	known, unknown := append(CommandVariables(), identitiesEnv), []string(nil)
 	commandFlags(fs, func(f *pflag.Flag) { known = append(known, envOf(f.Name)) })
 	for _, s := range settings {
 		known = append(known, s.env())

@@ -39,11 +39,20 @@ type reader struct {
 	*loader
 	path   string
 	values map[string]candidate
+	// at says where a line is: in the file, or in the variable of identities.
+	at func(line int) origin
+}
+
+func (l *loader) newReader(path string) *reader {
+	return &reader{
+		loader: l, path: path, values: map[string]candidate{},
+		at: func(line int) origin { return fromFile(path, line) },
+	}
 }
 
 // readConfig reads the file that the config setting names.
 func (l *loader) readConfig() map[string]candidate {
-	r := &reader{loader: l, path: l.cfg.ConfigFile, values: map[string]candidate{}}
+	r := l.newReader(l.cfg.ConfigFile)
 	data, err := readBounded(r.path)
 	switch {
 	case errors.Is(err, errTooLarge):
@@ -57,21 +66,50 @@ func (l *loader) readConfig() map[string]candidate {
 }
 
 func (r *reader) fail(line int, format string, args ...any) {
-	r.addf(fmt.Sprintf("%s:%d", r.path, line), format, args...)
+	r.addf(r.at(line).place(), format, args...)
 }
 
 func (r *reader) read(data []byte) {
+	if root := r.tree(data); root != nil {
+		r.settings(root)
+	}
+}
+
+// tree gives the root of a document that is fit to be read, or nil.
+func (r *reader) tree(data []byte) *yaml.Node {
 	if line := unreadable(data); line > 0 {
 		r.fail(line, "the line is not UTF-8, or holds a control character: save the file as UTF-8 text")
-		return
+		return nil
 	}
 	root, ok := r.parse(data)
 	if !ok || root == nil {
-		return
+		return nil
 	}
 	before := len(r.list)
-	if r.refuseReferences(root); len(r.list) == before {
-		r.settings(root)
+	if r.refuseReferences(root); len(r.list) > before {
+		return nil
+	}
+	return root
+}
+
+// identitiesEnv holds what the file has under identities, for pods that have no
+// file: the same list, as YAML or as JSON, which is YAML too.
+const identitiesEnv = envPrefix + "IDENTITIES"
+
+// readIdentities lets the variable outrank the file's list.
+func (l *loader) readIdentities(env map[string]string) {
+	value := env[identitiesEnv]
+	if value == "" {
+		return
+	}
+	r := l.newReader("")
+	r.at = func(int) origin { return fromEnv(identitiesEnv, rankEnv) }
+	before := len(r.list)
+	root := r.tree([]byte(value))
+	if root != nil {
+		l.cfg.Identities = decodeList(r, "identities", root, identityFields)
+	} else if len(r.list) == before {
+		r.fail(1, "identities: wants a list with at least one entry: add one, or unset the variable")
 	}
 }
 
@@ -251,7 +289,7 @@ func decodeList[T any](r *reader, key string, n *yaml.Node, fields []field[T]) [
 	var entries []T
 	for i, e := range n.Content {
 		path := fmt.Sprintf("%s[%d]", key, i)
-		r.cfg.from[path] = fromFile(r.path, e.Line)
+		r.cfg.from[path] = r.at(e.Line)
 		entries = append(entries, decodeEntry(r, path, e, fields))
 	}
 	return entries
@@ -278,7 +316,7 @@ func decodeEntry[T any](r *reader, path string, n *yaml.Node, fields []field[T])
 		if err != nil {
 			r.fail(n.Line, "%s.%s: %w", path, key, err)
 		}
-		r.cfg.from[path+"."+key] = fromFile(r.path, n.Line)
+		r.cfg.from[path+"."+key] = r.at(n.Line)
 	})
 	return entry
 }

@@ -51,3 +51,26 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+// FuzzIdentities holds the same of the variable.
+func FuzzIdentities(f *testing.F) {
+	for _, seed := range []string{
+		`[{"client-id":"` + client + `","default":true}]`, "- client-id: " + client, "[]", "{}", "[[", "\xff", "a: &a b", "---\n---",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, list string) {
+		c, err := load(t, nil, append([]string{"SVIDECAR_IDENTITIES=" + list}, minimal...))
+		if err == nil && list != "" && len(c.Identities) == 0 {
+			t.Errorf("Load(%q) gave neither identities nor an error", list)
+		}
+		if err == nil {
+			return
+		}
+		for line := range strings.Lines(err.Error()) {
+			if !strings.Contains(line, "env SVIDECAR_IDENTITIES") {
+				t.Errorf("an error does not say where: %q", line)
+			}
+		}
+	})
+}

@@ -53,6 +53,7 @@ func (l *loader) collect(fs *pflag.FlagSet, environ []string) {
 			in.file = l.readConfig()
 		}
 	}
+	l.readIdentities(in.env)
 }
 
 // candidates gives all values of s, the one that wins last. Those written for

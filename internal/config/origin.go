@@ -56,6 +56,14 @@ func (o origin) prefix(name string) string {
 	return name
 }
 
+// place is where text stands that does not become a value.
+func (o origin) place() string {
+	if o.path != "" {
+		return fmt.Sprintf("%s:%d", o.path, o.line)
+	}
+	return o.text
+}
+
 // mention names a value in the middle of an error.
 func (o origin) mention(name string) string {
 	if o.path != "" {

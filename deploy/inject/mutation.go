@@ -1,0 +1,229 @@
+package inject
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/svidecar/svidecar/internal/config"
+)
+
+// mutation is the work on one pod.
+type mutation struct {
+	cfg      Config // complete
+	in       Input
+	pod      *pod
+	mode     Mode // set once the pod has our sidecar
+	warnings []string
+}
+
+func (m *mutation) warnf(format string, args ...any) {
+	m.warnings = append(m.warnings, fmt.Sprintf("svidecar: "+format, args...))
+}
+
+// run does everything that the pod asks for.
+func (m *mutation) run() error {
+	inject, err := m.wantsSidecar()
+	if err != nil {
+		return err
+	}
+	use := m.usesFederation()
+	if !inject && !use {
+		m.warnOfIdle()
+		return nil
+	}
+	w, err := m.readWish(inject)
+	if err != nil {
+		return err
+	}
+	if inject {
+		if err := m.addSidecar(w); err != nil {
+			return err
+		}
+	} else {
+		m.warnOfIdle()
+	}
+	if use {
+		return m.addFederation(w)
+	}
+	return nil
+}
+
+// wantsSidecar asks our annotation, then azure-workload-identity's, then whether
+// identities are bound to the pod.
+func (m *mutation) wantsSidecar() (bool, error) {
+	given := m.pod.strings("metadata", "annotations")
+	for _, key := range []string{keyInject, keyTheirInject} {
+		value, found := given[key]
+		if !found {
+			continue
+		}
+		yes, err := readBool(value)
+		if err != nil {
+			return false, fmt.Errorf("annotation %s: %s is not allowed: it may be %s", key, quote(value), wantsBool)
+		}
+		return yes, nil
+	}
+	return len(m.in.Identities) > 0, nil
+}
+
+// warnOfIdle tells of annotations that do nothing without the sidecar.
+func (m *mutation) warnOfIdle() {
+	given := m.pod.strings("metadata", "annotations")
+	if _, decided := given[keyInject]; decided {
+		return
+	}
+	for key := range given {
+		if strings.HasPrefix(key, ours) && key != keyInjected {
+			m.warnf(`annotations %s* do nothing without %s: "true"`, ours, keyInject)
+			return
+		}
+	}
+}
+
+// addSidecar injects the sidecar unless the pod has it, and tells the app of it.
+func (m *mutation) addSidecar(w wish) error {
+	sidecar, injected, err := m.ownSidecar()
+	if err != nil {
+		return err
+	}
+	mode := Mode(m.pod.text("metadata", "annotations", keyInjected))
+	if !injected {
+		if mode, err = m.chooseMode(w); err != nil {
+			return err
+		}
+	}
+	if err := m.refuse(w, mode); err != nil {
+		return err
+	}
+	if !injected {
+		if sidecar, err = m.inject(w, mode); err != nil {
+			return err
+		}
+	}
+	m.keepOrder(mode)
+	m.mode = mode
+	m.tellContainers(w, sidecar)
+	return nil
+}
+
+// ownSidecar finds what an earlier call has injected. Any other container or
+// volume of our names is somebody else's.
+func (m *mutation) ownSidecar() (sidecar container, injected bool, err error) {
+	sidecar, found := m.pod.named(SidecarName)
+	mark, marked := m.pod.strings("metadata", "annotations")[keyInjected]
+	if found && marked && sidecar.list != "ephemeralContainers" {
+		if !slices.Contains(modes[1:], Mode(mark)) {
+			return sidecar, false, fmt.Errorf("annotation %s: %s is not allowed: svidecar writes it; remove it", keyInjected, quote(mark))
+		}
+		return sidecar, true, nil
+	}
+	for _, name := range []string{SidecarName, RedirectName, "azwi-proxy", "azwi-proxy-init"} {
+		if _, taken := m.pod.named(name); taken {
+			return sidecar, false, fmt.Errorf("the pod has a container %q that svidecar did not inject: rename or remove it, or set annotation %s to \"false\"", name, keyInject)
+		}
+	}
+	for _, v := range m.pod.entries("volumes") {
+		if name := v["name"]; name == tokenVolume || name == socketVolume || name == caVolume {
+			return sidecar, false, fmt.Errorf("the pod has a volume %q that svidecar did not add: rename it", name)
+		}
+	}
+	return sidecar, false, nil
+}
+
+// inject adds the containers and volumes.
+func (m *mutation) inject(w wish, mode Mode) (container, error) {
+	var err error
+	if w.runAsUser, err = m.chooseUser(w); err != nil {
+		return container{}, err
+	}
+	env, err := m.sidecarEnv(w, mode)
+	if err != nil {
+		return container{}, err
+	}
+	cfg, err := m.loadSettings(env)
+	if err != nil {
+		return container{}, err
+	}
+	if mode == ModeAddress {
+		if err := m.allowLowPort(); err != nil {
+			return container{}, err
+		}
+	}
+	spec := m.pod.get("spec").(object)
+	list := "initContainers"
+	if !m.cfg.NativeSidecars {
+		list = "containers"
+		m.keepDefaultContainer()
+	}
+	m.pod.insert(spec, m.sidecar(w, mode, env), 0, "/spec", list)
+	if mode != ModeEnv {
+		m.pod.insert(spec, m.redirection(w, mode), 0, "/spec", "initContainers")
+	}
+	for _, v := range m.volumes(w, cfg) {
+		m.pod.insert(spec, v, len(m.pod.entries("volumes")), "/spec", "volumes")
+	}
+	m.pod.set(string(mode), "metadata", "annotations", keyInjected)
+	sidecar, _ := m.pod.named(SidecarName)
+	return sidecar, nil
+}
+
+// loadSettings asks the sidecar's own parser whether it would start so. Only the
+// certificates' file is left out, which is not here.
+func (m *mutation) loadSettings(env []object) (*config.Config, error) {
+	var environ []string
+	for _, e := range env {
+		if e["name"] != variable("authority-ca-file") {
+			environ = append(environ, e["name"].(string)+"="+unescape(e["value"].(string)))
+		}
+	}
+	cfg, err := config.Load(nil, environ)
+	if err == nil {
+		return cfg, nil
+	}
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	for _, a := range annotations {
+		if a.setting != "" {
+			text = strings.ReplaceAll(text, "env "+variable(a.setting)+")", "annotation "+a.Name+")")
+		}
+	}
+	listed := "annotation " + ours + "identities"
+	if len(m.in.Identities) > 0 && m.pod.text("metadata", "annotations", ours+"identities") == "" {
+		listed = "the identities bound by aadpodidbinding"
+	}
+	text = strings.ReplaceAll(text, "env "+variable("identities"), listed)
+	return nil, errors.New("the sidecar would not start: " + text)
+}
+
+// keepOrder puts our init containers first, where another webhook came between:
+// what runs before the redirection reaches the node's identity.
+func (m *mutation) keepOrder(mode Mode) {
+	spec := m.pod.get("spec").(object)
+	want := []string{RedirectName, SidecarName}
+	if mode == ModeEnv {
+		want = want[1:]
+	}
+	place := 0
+	for _, name := range want {
+		c, found := m.pod.named(name)
+		if !found || c.list != "initContainers" {
+			continue
+		}
+		if c.index != place {
+			m.pod.move(spec, c.index, place, "/spec", c.list)
+		}
+		place++
+	}
+}
+
+// keepDefaultContainer keeps kubectl's logs and exec at the app, where we come
+// first among its containers.
+func (m *mutation) keepDefaultContainer() {
+	const key = "kubectl.kubernetes.io/default-container"
+	users := m.pod.entries("containers")
+	if _, given := m.pod.strings("metadata", "annotations")[key]; given || len(users) == 0 {
+		return
+	}
+	m.pod.set(container{object: users[0]}.name(), "metadata", "annotations", key)
+}
