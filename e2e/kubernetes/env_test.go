@@ -76,6 +76,21 @@ func withEntra(manifest string) string {
 	).Replace(manifest)
 }
 
+// TestEnvRefusal holds that a pod of another service account gets no token, and that its app is told why.
+func TestEnvRefusal(t *testing.T) {
+	shared.Node(t)
+	ns := shared.Namespace(t)
+	provideEntra(t, ns, federated(clientID, ns, "invoices"))
+	shared.Apply(t, ns, withEntra(envPod))
+	line := shared.WaitLog(t, ns, "orders", "app", "{")
+	if !strings.Contains(line, "AADSTS700213") || !strings.Contains(line, "system:serviceaccount:"+ns+":orders") {
+		t.Errorf("the app's first line is %s, want AADSTS700213 and the subject that no credential names", line)
+	}
+	if calls := entraCalls(t, ns, "orders"); calls.Successes != 0 || len(calls.Assertions) != 0 {
+		t.Errorf("Entra granted %d tokens, for %v", calls.Successes, calls.Assertions)
+	}
+}
+
 // TestEnv holds that an unmodified app in a pod gets the token of its identity, for the service account that the pod
 // runs as, where the Pod Security level is restricted.
 func TestEnv(t *testing.T) {

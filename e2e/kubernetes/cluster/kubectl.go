@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -101,20 +102,45 @@ func (c *Cluster) WaitFor(t *testing.T, namespace, what, condition string) {
 // WaitLog waits until a container has printed a line with the text, and gives that line.
 func (c *Cluster) WaitLog(t *testing.T, namespace, pod, container, text string) (line string) {
 	t.Helper()
+	err := poll(func() error {
+		out, err := c.kubectl("", "logs", "--namespace", namespace, pod, "--container", container)
+		for l := range strings.Lines(out) {
+			if strings.Contains(l, text) {
+				line = strings.TrimSpace(l)
+				return nil
+			}
+		}
+		return cmp.Or(err, errNotYet)
+	})
+	if err != nil {
+		t.Fatalf("container %s of %s has not printed %q: %v\n%s", container, pod, text, err, c.story(namespace))
+	}
+	return line
+}
+
+// Eventually calls try until it gives nil, which it must within a minute and a half: for what the cluster does in its
+// own time, and kubectl wait cannot wait for.
+func (c *Cluster) Eventually(t *testing.T, try func() error) {
+	t.Helper()
+	c.need(t)
+	if err := poll(try); err != nil {
+		t.Fatalf("after %v: %v", patience, err)
+	}
+}
+
+// poll gives the last error of try, or nil once it gives that.
+func poll(try func() error) error {
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(patience)
-	for {
-		out, err := c.Kubectl(t, "", "logs", "--namespace", namespace, pod, "--container", container)
-		for line := range strings.Lines(out) {
-			if strings.Contains(line, text) {
-				return strings.TrimSpace(line)
-			}
+	for deadline := time.After(patience); ; {
+		err := try()
+		if err == nil {
+			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("container %s of %s has not printed %q: %v\n%s", container, pod, text, err, c.story(namespace))
+			return err
 		}
 	}
 }

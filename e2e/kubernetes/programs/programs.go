@@ -23,12 +23,14 @@ type Program struct {
 	module string // whose version it has
 	pkg    string // the main package
 	stamp  string // package whose variables tell the version; empty: none is told
+	cost   string // of building it with nothing in the build cache
 }
 
 // All are the programs that there are.
 func All() []Program {
 	return []Program{
-		{Name: "hyperkube", module: "k8s.io/kubernetes", pkg: ".", stamp: "k8s.io/component-base/version"},
+		{Name: "hyperkube", module: "k8s.io/kubernetes", pkg: ".", stamp: "k8s.io/component-base/version", cost: "20 CPU-minutes"},
+		{Name: "helm", module: "helm.sh/helm/v4", pkg: "helm.sh/helm/v4/cmd/helm", cost: "6 CPU-minutes"},
 	}
 }
 
@@ -56,7 +58,7 @@ func (p Program) Path(ctx context.Context, folder string, progress func(string))
 	if _, err := os.Stat(binary); !errors.Is(err, fs.ErrNotExist) {
 		return binary, err
 	}
-	progress(fmt.Sprintf("building %s %s: this takes some 20 CPU-minutes, once", p.Name, version))
+	progress(fmt.Sprintf("building %s %s: this takes up to %s, once", p.Name, version, p.cost))
 	return binary, p.build(ctx, filepath.Join(folder, p.Name), version, binary)
 }
 
