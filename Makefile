@@ -24,11 +24,15 @@ RACE := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: build cross test lint vuln fuzz bench profile e2e soak cover latest clean
+.PHONY: build images cross test lint vuln fuzz bench profile programs e2e soak cover latest clean
 
 # Static binaries that any two machines build alike.
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/...
+
+# The Dockerfile's images as archives in bin/images, without a container daemon.
+images:
+	go run ./deploy/image/pack -version $(VERSION) -o bin/images
 
 # Every system and machine compiles; nothing is kept.
 cross:
@@ -90,15 +94,26 @@ profile:
 	go tool pprof -top -nodecount 25 bin/proxy.test bin/cpu.pprof
 	go tool pprof -top -nodecount 15 -sample_index=alloc_space bin/proxy.test bin/mem.pprof
 
-# Needs curl, ip (iproute2), swtpm, tpm2-tools and the right to make a network
-# namespace; installs the programs where apt-get can. Needs python3 with venv, npm,
-# node and openssl for e2e/verify. What is missing fails, unless
-# SVIDECAR_E2E_ALLOW_SKIP is set: then it is skipped, and said so. SPIRE_BIN_DIR is
-# the folder of SPIRE's programs; without it e2e/spire runs against stand-ins only.
+# The Kubernetes programs that e2e/kubernetes runs, built once for each version and
+# kept in the user's cache: that takes 20 CPU-minutes.
+programs:
+	go run ./e2e/kubernetes/build
+
+# Programs of Debian's, each with the package that has it.
+E2E_NEEDS = curl:curl ip:iproute2 nsenter:util-linux swtpm:swtpm tpm2_create:tpm2-tools containerd:containerd runc:runc
+
+# Installs those where apt-get can. Needs the right to make namespaces; root for
+# e2e/kubernetes; python3 with venv, npm, node and openssl for e2e/verify. What is
+# missing fails, unless SVIDECAR_E2E_ALLOW_SKIP is set: then it is skipped, and said
+# so. SPIRE_BIN_DIR is the folder of SPIRE's programs; without it e2e/spire runs
+# against stand-ins only.
 e2e:
-	@{ command -v curl && command -v ip && command -v swtpm && command -v tpm2_create; } >/dev/null || \
-	  { apt-get update -qq && apt-get install -qq --no-install-recommends curl iproute2 swtpm tpm2-tools; } || \
-	  echo '*** e2e: curl, ip, swtpm or tpm2_create is missing, and apt-get cannot install it ***' >&2
+	@lacking=(); for need in $(E2E_NEEDS); do \
+	  command -v "$${need%:*}" >/dev/null || lacking+=("$${need#*:}"); done; \
+	((!$${#lacking[@]})) || \
+	  { apt-get update -qq && apt-get install -qq --no-install-recommends "$${lacking[@]}"; } || \
+	  echo "*** e2e: apt-get cannot install $${lacking[*]} ***" >&2
+	@[ "$$(id -u)" != 0 ] || $(MAKE) programs
 	go test -tags e2e -count=1 $(E2EFLAGS) ./e2e/... ./mint/tpm
 	@[ -n "$${SPIRE_BIN_DIR:-}" ] || echo '*** e2e/spire: SPIRE_BIN_DIR is not set: NOTHING WAS TESTED AGAINST REAL SPIRE ***' >&2
 

@@ -47,7 +47,11 @@ var refusals = []struct {
 			"cmd/svidecar/main.go": `package main; import _ "github.com/svidecar/svidecar/e2e"`,
 			"proxy/a_test.go":      `package proxy_test; import _ "github.com/svidecar/svidecar/e2e/spire"`,
 		},
-		want: []string{"cmd/svidecar/main.go:1: nothing imports e2e", "proxy/a_test.go:1: nothing imports e2e/spire"},
+		want: []string{"cmd/svidecar/main.go:1: nothing but e2e imports e2e", "proxy/a_test.go:1: nothing but e2e imports e2e/spire"},
+	},
+	{
+		name: "parts of e2e imported by one another", rule: "imports",
+		files: map[string]string{"e2e/kubernetes/a_test.go": `package kubernetes_test; import _ "github.com/svidecar/svidecar/e2e/kubernetes/cluster"`},
 	},
 	{
 		name: "allowed imports", rule: "imports",
