@@ -36,7 +36,7 @@ func LoadPublicKeys(path string) ([]crypto.PublicKey, error) {
 	defer clear(data)
 	parse := parsePublicKeys
 	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
-		parse = parseKeySet
+		parse = ParseKeySet
 	}
 	keys, err := parse(data)
 	if err != nil {
@@ -68,9 +68,9 @@ func parsePublicKeys(data []byte) (keys []crypto.PublicKey, err error) {
 	return keys, nil
 }
 
-// parseKeySet names keys anew, from what they are, but refuses a set that names
-// them otherwise: its assertions would not be found by that name.
-func parseKeySet(data []byte) (keys []crypto.PublicKey, err error) {
+// ParseKeySet reads the RSA public keys in a JSON key set (RFC 7517). It refuses a
+// key whose kid is not [KeyID]'s: assertions that it signed name another one.
+func ParseKeySet(data []byte) (keys []crypto.PublicKey, err error) {
 	var set jose.JSONWebKeySet
 	if json.Unmarshal(data, &set) != nil || len(set.Keys) == 0 {
 		return nil, errors.New("not a JSON key set, or an empty one")

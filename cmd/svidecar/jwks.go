@@ -45,7 +45,7 @@ hosting, as "svidecar keys export" does for a directory of keys.`,
 				}
 				keys = append(keys, more...)
 			}
-			return showKeys(cmd.OutOrStdout(), cfg.Issuer, site, output, keys)
+			return showKeys(cmd.OutOrStdout(), cfg.Issuer, site, output, args, keys)
 		},
 	}
 	cmd.Flags().StringVar(&output, "output-file", "", "`file` to write to, in place of standard output")

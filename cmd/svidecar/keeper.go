@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -17,6 +19,8 @@ type keeper struct {
 	every   time.Duration // zero: others rotate
 	log     *slog.Logger
 	publish func() error // nil: others publish
+
+	round time.Duration // shorter than the usual one, for tests; zero: the usual one
 
 	mu   sync.Mutex
 	told map[string]keydir.State // what the log says of each key
@@ -34,8 +38,11 @@ func (k *keeper) start() error {
 	return nil
 }
 
-// round is the time between two looks for what is due although nothing changed.
-const round = time.Hour
+// The time between two looks for what is due although nothing changed.
+const (
+	round      = time.Hour
+	retryRound = time.Minute // after trouble
+)
 
 // run tends the directory, at each change and in rounds, until ctx ends.
 func (k *keeper) run(ctx context.Context) {
@@ -48,35 +55,45 @@ func (k *keeper) run(ctx context.Context) {
 }
 
 func (k *keeper) rounds(ctx context.Context) {
-	tick := time.NewTicker(round)
-	defer tick.Stop()
 	for {
+		wait := round
+		if k.inTrouble() {
+			wait = retryRound
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(min(wait, cmp.Or(k.round, wait))):
 			k.tend(nil)
 			k.tellForgotten()
 		}
 	}
 }
 
+func (k *keeper) inTrouble() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.last != ""
+}
+
 // tend does what is due, whenever the directory or the state of a key changes.
 func (k *keeper) tend(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err == nil && k.every > 0 {
-		_, _, err = k.dir.RotateIfDue(k.every)
+	// What fails keeps nothing else from being done: a stolen key must leave
+	// the documents although no new one can be made.
+	all := []error{err}
+	if k.every > 0 {
+		_, _, err := k.dir.RotateIfDue(k.every)
+		all = append(all, err)
 	}
-	if err == nil && k.publish != nil {
-		err = k.publish()
+	if k.publish != nil {
+		all = append(all, k.publish())
 	}
-	if err == nil && (k.every > 0 || k.publish != nil) {
-		_, err = k.dir.Prune()
-		if readOnly(err) { // old keys stay until somebody may remove them
-			err = nil
-		}
+	if k.every > 0 || k.publish != nil {
+		_, err := k.dir.Prune()
+		all = append(all, err)
 	}
 	k.tellStates()
-	k.tellTrouble(err)
+	k.tellTrouble(errors.Join(all...))
 }

@@ -43,3 +43,50 @@ func TestKeeperRotatesInTime(t *testing.T) {
 		<-done
 	})
 }
+
+// TestKeeperGoesOnInTrouble: that no new key can be made keeps the documents from
+// nothing, and the next look is soon.
+func TestKeeperGoesOnInTrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, err := keydir.Create(filepath.Join(t.TempDir(), "keys"), keydir.Options{Issuer: "https://issuer.example.com"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		published := 0
+		k := &keeper{dir: dir, every: time.Hour, log: slog.New(slog.DiscardHandler), publish: func() error { published++; return nil }}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		k.tend(nil)
+		go func() {
+			defer close(done)
+			k.rounds(ctx)
+		}()
+		time.Sleep(10*time.Minute + time.Second)
+		if cancel(); published < 10 {
+			t.Errorf("published %d times in ten minutes of trouble", published)
+		}
+		<-done
+	})
+}
+
+// TestKeeperRuns: a running keeper looks again though nothing changes.
+func TestKeeperRuns(t *testing.T) {
+	dir, err := keydir.Create(filepath.Join(t.TempDir(), "keys"), keydir.Options{Issuer: "https://issuer.example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	looks := 0
+	k := &keeper{dir: dir, round: time.Millisecond, log: slog.New(slog.DiscardHandler), publish: func() error {
+		if looks++; looks == 10 {
+			cancel()
+		}
+		return nil
+	}}
+	stuck := time.AfterFunc(patience, cancel)
+	defer stuck.Stop()
+	if k.run(ctx); looks < 10 {
+		t.Errorf("%d looks", looks)
+	}
+}

@@ -43,7 +43,7 @@ func (k *keeper) tellStates() {
 	k.told = now
 }
 
-// tellTrouble complains once of each trouble, since it is met again each minute.
+// tellTrouble complains once of each trouble, since it is met again and again.
 func (k *keeper) tellTrouble(err error) {
 	text := ""
 	if err != nil {

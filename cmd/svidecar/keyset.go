@@ -16,13 +16,18 @@ import (
 )
 
 // showKeys writes the key set to where it is wanted.
-func showKeys(out io.Writer, issuer, site, output string, keys []crypto.PublicKey) error {
+func showKeys(out io.Writer, issuer, site, output string, files []string, keys []crypto.PublicKey) error {
 	switch {
 	case site != "" && output != "":
 		return errors.New("--export and --output-file exclude each other: give one")
 	case site != "" && issuer == "":
 		return errors.New("--export: needs --issuer too: the discovery document names it")
 	case site != "":
+		for _, file := range files {
+			if err := apart(file, site); err != nil {
+				return fmt.Errorf("--export: %w", err)
+			}
+		}
 		discovery, keySet, err := mint.Documents(issuer, keys...)
 		if err != nil {
 			return err

@@ -2,9 +2,7 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 
 	"github.com/svidecar/svidecar/mint"
@@ -42,7 +40,7 @@ func exportDocuments(dir *keydir.Dir, site string) (dropped []string, err error)
 func apart(keys, site string) error {
 	a, b := resolved(keys), resolved(site)
 	if within(a, b) || within(b, a) {
-		return fmt.Errorf("%q and the keys in %q share a directory, and private keys would be uploaded along: give a directory of its own", site, keys)
+		return fmt.Errorf("%q and %q share a directory, and private keys would be uploaded along: give a directory of its own", site, keys)
 	}
 	return nil
 }
@@ -63,6 +61,3 @@ func resolved(path string) string {
 	}
 	return filepath.Join(resolved(filepath.Dir(path)), filepath.Base(path))
 }
-
-// readOnly reports whether err only says that we may not write.
-func readOnly(err error) bool { return errors.Is(err, fs.ErrPermission) || isReadOnlyFileSystem(err) }

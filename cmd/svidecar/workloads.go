@@ -44,7 +44,7 @@ func (is *issuing) workloadAPI() (func(context.Context) error, error) {
 		Keys:       is.dir.Documented,
 		Identities: identities,
 		Issuer:     is.dir.Issuer(),
-		Fault:      func(err error) { is.log.Error("the Workload API had nothing to hand out", "error", err.Error()) },
+		Fault:      (&complaint{log: is.log}).tell,
 	})
 	if err != nil {
 		return nil, err
@@ -63,6 +63,9 @@ func (is *issuing) workloadAPI() (func(context.Context) error, error) {
 // parse reads the identities, or makes subject everybody's.
 func (f workloadFlags) parse(subject string) (identities []workloadapi.Identity, err error) {
 	if len(f.identities) == 0 {
+		if strings.Contains(subject, "{{") {
+			return nil, fmt.Errorf("--subject: %q: variables are for serve: write the SPIFFE ID out", subject)
+		}
 		id, err := spiffeid.FromString(subject)
 		if err != nil {
 			return nil, fmt.Errorf("--subject: %q: %w: --workload-api needs the SPIFFE ID that programs get, or --workload-identities", subject, err)

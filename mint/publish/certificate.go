@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ type certificates struct {
 	mu    sync.Mutex
 	seen  [2]version // what was last tried, whether or not it was good
 	chain *tls.Certificate
+	told  time.Time // when its end was last complained of
 }
 
 // version tells two contents of a file apart.
@@ -49,7 +51,26 @@ func (c *certificates) choose(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			c.log.Info("the certificate was renewed", "not_after", c.chain.Leaf.NotAfter.UTC().Format(time.RFC3339))
 		}
 	}
+	c.tellEnd(time.Now())
 	return c.chain, nil
+}
+
+// endIsNear is when a certificate should have been renewed, by all that renew
+// them by themselves.
+const endIsNear = 7 * 24 * time.Hour
+
+// tellEnd complains of a certificate that nobody renews, once an hour.
+func (c *certificates) tellEnd(now time.Time) {
+	left := c.chain.Leaf.NotAfter.Sub(now)
+	if left > endIsNear || now.Sub(c.told) < time.Hour {
+		return
+	}
+	c.told = now
+	level, what := slog.LevelWarn, "the certificate ends soon: renew it"
+	if left <= 0 {
+		level, what = slog.LevelError, "the certificate has ended, and nobody can verify assertions by these documents: renew it"
+	}
+	c.log.Log(context.Background(), level, what, "cert_file", c.certFile, "not_after", c.chain.Leaf.NotAfter.UTC().Format(time.RFC3339))
 }
 
 func (c *certificates) versions() [2]version {

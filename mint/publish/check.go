@@ -6,18 +6,20 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
+
+	"github.com/svidecar/svidecar/mint"
 )
 
 // checkTimeout bounds the fetching of one document.
 const checkTimeout = 10 * time.Second
 
 // Check fetches the two documents from the issuer's URL, as a verifier does, and
-// returns the kids of the keys that are served there. It follows no redirect,
-// because Microsoft Entra ID is not known to. An error says what a verifier would
-// not accept, and never shows what was served.
+// returns the kids of the keys that are served there, as their numbers make them. It
+// follows no redirect, because Microsoft Entra ID is not known to. An error says
+// what a verifier would not accept, and shows no more than 100 bytes of what was
+// served.
 func Check(ctx context.Context, client *http.Client, issuer string) (kids []string, err error) {
 	base := strings.TrimSuffix(issuer, "/")
 	discovery, err := fetch(ctx, client, base+"/"+discoveryFile)
@@ -35,8 +37,16 @@ func Check(ctx context.Context, client *http.Client, issuer string) (kids []stri
 	if err != nil {
 		return nil, err
 	}
-	if kids = kidsOf(keySet); len(kids) == 0 || slices.Contains(kids, "") {
-		return nil, fmt.Errorf("publish: %s/%s is no key set: upload it again", base, keySetFile)
+	keys, err := mint.ParseKeySet(keySet)
+	if err != nil {
+		return nil, fmt.Errorf("publish: %s/%s: %w: upload it again", base, keySetFile, err)
+	}
+	for _, key := range keys {
+		kid, err := mint.KeyID(key)
+		if err != nil {
+			return nil, fmt.Errorf("publish: %w", err)
+		}
+		kids = append(kids, kid)
 	}
 	return kids, nil
 }

@@ -38,7 +38,18 @@ func TestCheckRefuses(t *testing.T) {
 		}, `is of issuer "https://other.example", not "https://127.0.0.1:`},
 		{"no keys", func(w http.ResponseWriter, r *http.Request, issuer string) {
 			_, _ = w.Write([]byte(`{"issuer":"` + issuer + `","keys":[]}`))
-		}, "is no key set"},
+		}, "not a JSON key set, or an empty one: upload it again"},
+		{"a key by another's name", func(w http.ResponseWriter, r *http.Request, issuer string) {
+			key, err := signingKey()
+			if err != nil {
+				t.Error(err)
+			}
+			_, keySet, err := mint.Documents(issuer, key.Public())
+			if err != nil {
+				t.Error(err)
+			}
+			_, _ = w.Write([]byte(strings.Replace(string(keySet), `{"keys":[{`, `{"issuer":"`+issuer+`","keys":[{"kid":"x",`, 1)))
+		}, "upload it again"},
 		{"endless", func(w http.ResponseWriter, r *http.Request, _ string) {
 			_, _ = w.Write([]byte(strings.Repeat(secretly, 1<<17)))
 		}, "longer than 1 MiB"},

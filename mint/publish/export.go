@@ -59,7 +59,10 @@ func export(root *os.Root, discovery, keySet []byte) ([]string, error) {
 	}
 	now := kidsOf(keySet)
 	dropped := slices.DeleteFunc(kidsOf(old), func(kid string) bool { return slices.Contains(now, kid) })
-	return dropped, errors.Join(replace(root, keySetFile, keySet), replace(root, discoveryFile, discovery))
+	if err := replace(root, keySetFile, keySet); err != nil {
+		return nil, err
+	}
+	return dropped, replace(root, discoveryFile, discovery)
 }
 
 // readOld returns nil for a file that is not there.

@@ -110,3 +110,29 @@ func TestExportNamesWhatItDrops(t *testing.T) {
 		t.Errorf("Export = %q, %v; want %s", dropped, err, kid)
 	}
 }
+
+// TestKeySetComesFirst: a discovery document that is there leads to a key set.
+func TestKeySetComesFirst(t *testing.T) {
+	discovery, keySet := exported(t, issuer)
+	for _, tt := range []struct {
+		inTheWay, written string // a link to nowhere that makes one fail; whether the other is there then
+		want              bool
+	}{
+		{".well-known", "openid/v1/jwks", true},
+		{"openid/v1", ".well-known/openid-configuration", false},
+	} {
+		dir := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(tt.inTheWay)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("nowhere", filepath.Join(dir, tt.inTheWay)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := publish.Export(dir, discovery, keySet); err == nil {
+			t.Errorf("Export with a link called %s succeeds", tt.inTheWay)
+		}
+		if _, err := os.Stat(filepath.Join(dir, tt.written)); (err == nil) != tt.want {
+			t.Errorf("with a link called %s: %s: %v", tt.inTheWay, tt.written, err)
+		}
+	}
+}

@@ -38,7 +38,7 @@ type Config struct {
 	Documents http.Handler
 
 	// Issuer is the issuer's URL, whose host is the one that requests must
-	// name, with or without a port. Required.
+	// name, with its port or without. Required.
 	Issuer string
 
 	// Hosts are further values of the Host header that are accepted, in lower
@@ -74,6 +74,9 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("publish: Config.Issuer: %q is not a URL with a host", cfg.Issuer)
 	}
 	s := &Server{cfg: cfg, hosts: append([]string{strings.ToLower(u.Host), strings.ToLower(u.Hostname())}, cfg.Hosts...)}
+	if u.Port() == "" {
+		s.hosts = append(s.hosts, strings.ToLower(u.Hostname())+":443")
+	}
 	if s.refusal, err = refusalFor(u.Host); err != nil {
 		return nil, err
 	}
@@ -98,17 +101,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	if s.tls != nil {
 		l = tls.NewListener(l, s.tls)
 	}
-	server := &http.Server{
-		Handler:           s.Handler(),
-		ReadHeaderTimeout: readTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
-		// "OPTIONS *" is refused like everything else.
-		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
-	}
+	server := s.httpServer()
 	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(drained)
@@ -120,10 +113,25 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	})
 	err := server.Serve(l)
 	if stop() { // it ended by itself
+		_ = server.Close()
 		return fmt.Errorf("publish: serving %s: %w", l.Addr(), err)
 	}
 	<-drained
 	return nil
+}
+
+func (s *Server) httpServer() *http.Server {
+	return &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: readTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		// "OPTIONS *" is refused like everything else.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
+	}
 }
 
 // Handler is the server without its listener: the documents, for requests that

@@ -110,6 +110,7 @@ func TestRefusesForeignHosts(t *testing.T) {
 		{"issuer.example", http.StatusOK},
 		{"Issuer.Example", http.StatusOK},
 		{"inside.example:8443", http.StatusOK},
+		{"issuer.example:443", http.StatusOK},
 	} {
 		resp, body := get(t, http.DefaultClient, "http://"+addr+discovery, tt.host)
 		if resp.StatusCode != tt.want {
@@ -144,6 +145,78 @@ func TestReturnsWhenTheListenerEnds(t *testing.T) {
 	_ = l.Close()
 	if err := server.Run(t.Context(), l); err == nil || !strings.Contains(err.Error(), "publish: serving "+l.Addr().String()) {
 		t.Errorf("Run on a closed listener = %v", err)
+	}
+}
+
+// TestServerIsBounded: this listener may face the internet.
+func TestServerIsBounded(t *testing.T) {
+	server, err := publish.New(publish.Config{Documents: documents(t), Issuer: issuer, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := publish.HTTPServer(server)
+	for name, bound := range map[string]time.Duration{
+		"ReadHeaderTimeout": h.ReadHeaderTimeout, "ReadTimeout": h.ReadTimeout, "WriteTimeout": h.WriteTimeout, "IdleTimeout": h.IdleTimeout,
+	} {
+		if bound <= 0 || bound > time.Minute {
+			t.Errorf("%s is %v", name, bound)
+		}
+	}
+	if h.MaxHeaderBytes <= 0 || h.MaxHeaderBytes > 16<<10 {
+		t.Errorf("MaxHeaderBytes is %d", h.MaxHeaderBytes)
+	}
+}
+
+// TestConnectionsAreBounded opens as many as there may be, and one more, which is
+// answered when another one leaves.
+func TestConnectionsAreBounded(t *testing.T) {
+	addr := start(t, publish.Config{})
+	var open []net.Conn
+	defer func() {
+		for _, conn := range open {
+			_ = conn.Close()
+		}
+	}()
+	ask := func(conn net.Conn) error {
+		if _, err := io.WriteString(conn, "GET "+keySet+" HTTP/1.1\r\nHost: issuer.example\r\n\r\n"); err != nil {
+			return err
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		_, err := conn.Read(make([]byte, 1))
+		return err
+	}
+	for n := range publish.MaxConnections {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if open = append(open, conn); n == publish.MaxConnections-1 {
+			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		}
+	}
+	waitFor(t, "the last of the connections", func() bool { return ask(open[len(open)-1]) == nil })
+	more, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer more.Close()
+	if err := ask(more); err == nil {
+		t.Error("one connection more than the bound is answered")
+	}
+	_ = open[0].Close()
+	waitFor(t, "a place for one more", func() bool {
+		_ = more.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		_, err := more.Read(make([]byte, 1))
+		return err == nil
+	})
+}
+
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !done(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s", what)
+		}
 	}
 }
 
@@ -226,7 +299,7 @@ func served(t *testing.T, addr string, roots *x509.CertPool) int64 {
 func TestCertificateIsReloaded(t *testing.T) {
 	ca, dir := newAuthority(t), t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	first := ca.write(t, certFile, keyFile, time.Hour)
+	first := ca.write(t, certFile, keyFile, 30*24*time.Hour)
 	var log bytes.Buffer
 	addr := start(t, publish.Config{CertFile: certFile, KeyFile: keyFile, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if got := served(t, addr, ca.roots); got != first {
@@ -237,6 +310,10 @@ func TestCertificateIsReloaded(t *testing.T) {
 	}}
 	if resp, body := get(t, client, "https://"+addr+keySet, "issuer.example"); resp.StatusCode != 200 || resp.ProtoMajor != 2 {
 		t.Errorf("HTTP/%d %d %s", resp.ProtoMajor, resp.StatusCode, body)
+	}
+	if conn, err := tls.Dial("tcp", addr, &tls.Config{RootCAs: ca.roots, ServerName: "issuer.example", MaxVersion: tls.VersionTLS11}); err == nil {
+		_ = conn.Close()
+		t.Error("TLS 1.1 is spoken")
 	}
 	good, err := os.ReadFile(keyFile)
 	if err != nil {
@@ -266,6 +343,21 @@ func TestCertificateIsReloaded(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "level=ERROR"); n != 3 || strings.Contains(log.String(), "PRIVATE") {
 		t.Errorf("%d complaints, want 3:\n%s", n, log.String())
+	}
+}
+
+// TestEndOfCertificateIsTold: nobody else would say why Entra cannot fetch.
+func TestEndOfCertificateIsTold(t *testing.T) {
+	ca, dir := newAuthority(t), t.TempDir()
+	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	ca.write(t, certFile, keyFile, 24*time.Hour)
+	var log bytes.Buffer
+	addr := start(t, publish.Config{CertFile: certFile, KeyFile: keyFile, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	for range 3 {
+		served(t, addr, ca.roots)
+	}
+	if n := strings.Count(log.String(), "level=WARN msg=\"the certificate ends soon"); n != 1 {
+		t.Errorf("%d warnings, want 1:\n%s", n, log.String())
 	}
 }
 
