@@ -1,8 +1,8 @@
 // Package image owns container images that are made of static files, and the archives that they travel in. It never
 // needs a daemon, never fetches anything, and never runs what it packs.
 //
-// An archive is an OCI image layout that carries Docker's manifest too, so ctr, crane, docker, podman and skopeo all
-// load it. The same input gives the same bytes, with the same version of Go: nothing in it tells when or where it was
+// An archive is an OCI image layout that carries the manifest of "docker load" too, so both kinds of tools read it.
+// The same input gives the same bytes, with the same version of Go: nothing in it tells when or where it was
 // made.
 package image
 

@@ -69,7 +69,7 @@ func (b Build) make(ctx context.Context, c copied) (File, error) {
 		data, err := b.binary(ctx, path.Base(c.source))
 		return File{Path: c.path, Mode: 0o755, Data: data}, err
 	}
-	return File{}, fmt.Errorf("Dockerfile: only /out/NAME and %s can be copied, not %s", roots, c.source)
+	return File{}, fmt.Errorf("only /out/NAME and %s can be copied by the Dockerfile, not %s", roots, c.source)
 }
 
 // binary builds a command statically.

@@ -51,7 +51,7 @@ func readRecipe(text, target string, variables map[string]string) (recipe, error
 		return recipe{}, err
 	}
 	if len(r.entrypoint) == 0 {
-		return recipe{}, fmt.Errorf("Dockerfile: stage %s has no ENTRYPOINT", target)
+		return recipe{}, fmt.Errorf("stage %s of the Dockerfile has no ENTRYPOINT", target)
 	}
 	return r, nil
 }
@@ -108,7 +108,7 @@ func instructions(text string) (all []instruction) {
 }
 
 func (i instruction) errorf(format string, args ...any) error {
-	return fmt.Errorf("Dockerfile line %d: %s: %s", i.line, i.word, fmt.Sprintf(format, args...))
+	return fmt.Errorf("line %d of the Dockerfile: %s: %s", i.line, i.word, fmt.Sprintf(format, args...))
 }
 
 // follow carries out the stage that name is made from, and then name itself.
@@ -116,9 +116,9 @@ func (d *dockerfile) follow(name string, r *recipe, depth int) error {
 	s, ok := d.stages[name]
 	switch {
 	case !ok:
-		return fmt.Errorf("Dockerfile: no stage %s", name)
+		return fmt.Errorf("no stage %s in the Dockerfile", name)
 	case depth > len(d.stages):
-		return fmt.Errorf("Dockerfile: stage %s is made from itself", name)
+		return fmt.Errorf("stage %s of the Dockerfile is made from itself", name)
 	case s.from != "scratch":
 		if err := d.follow(s.from, r, depth+1); err != nil {
 			return err

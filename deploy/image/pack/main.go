@@ -1,5 +1,5 @@
 // Command pack makes archives of the Dockerfile's images, for a machine without a container daemon. It never pushes
-// them: crane, podman and skopeo do, and ctr, docker and podman load them.
+// them: skopeo does.
 //
 //	go run ./deploy/image/pack -o bin/images -version v1.2.3 svidecar
 package main

@@ -49,8 +49,9 @@ func (d *daemon) await(ready func() error) error {
 	deadline := time.After(time.Minute)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for err := errNotYet; ; {
-		if err = ready(); err == nil {
+	for {
+		err := ready()
+		if err == nil {
 			return nil
 		}
 		select {
