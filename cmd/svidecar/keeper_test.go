@@ -62,10 +62,11 @@ func TestKeeperGoesOnInTrouble(t *testing.T) {
 			k.rounds(ctx)
 		}()
 		time.Sleep(10*time.Minute + time.Second)
-		if cancel(); published < 10 {
+		cancel()
+		<-done
+		if published < 10 {
 			t.Errorf("published %d times in ten minutes of trouble", published)
 		}
-		<-done
 	})
 }
 
