@@ -41,7 +41,7 @@ func (c *call) level() slog.Level {
 }
 
 // sent is the status of the reply.
-func (c *call) sent() int { return cmp.Or(c.status, c.outcome.Status()) }
+func (c *call) sent() int { return cmp.Or(int(c.status), c.outcome.Status()) }
 
 // account writes the request's one log line and counts it.
 func (s *Server) account(r *http.Request, c *call, took time.Duration) {

@@ -26,7 +26,7 @@ func newNMIMetric(cfg Config) *nmiMetric {
 }
 
 func (n *nmiMetric) observe(c *call, took time.Duration) {
-	n.durations.WithLabelValues(operation(c.path), strconv.Itoa(c.sent()), n.namespace, n.policy.listed(c.resource)).Observe(took.Seconds())
+	n.durations.WithLabelValues(operation(c.path), strconv.Itoa(c.sent()), n.namespace, n.policy.listed(c.key.Scope)).Observe(took.Seconds())
 }
 
 // operation is the path, if it is one of those that apps ask for.
@@ -40,11 +40,11 @@ func operation(path string) string {
 	return "other"
 }
 
-// listed is the resource as some identity's allowed-resources name it.
-func (p *Policy) listed(resource string) string {
+// listed is the scope's resource as some identity's allowed-resources name it.
+func (p *Policy) listed(scope string) string {
 	for i := range p.cfg.Identities {
 		for _, allowed := range p.cfg.Identities[i].Resources {
-			if resource != "" && plain(allowed) == plain(resource) {
+			if scope != "" && plain(allowed) == plain(scope) {
 				return allowed
 			}
 		}

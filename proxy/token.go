@@ -17,12 +17,11 @@ import (
 type call struct {
 	http.ResponseWriter
 	protocol imds.Protocol
-	path     string // canonical
 	outcome  imds.Outcome
-	status   int    // of a reply that was passed on, else the outcome's
+	status   int16  // of a reply that was passed on; else the outcome's counts
+	path     string // canonical
 	id       string // correlation id; only refusals have one
 	key      exchange.Key
-	resource string // of key, as asked
 	err      error
 }
 
@@ -97,7 +96,6 @@ func (s *Server) token(c *call, r *http.Request) {
 	}
 	var token exchange.Token
 	if err == nil {
-		c.resource = req.Resource
 		token, err = s.fetchToken(r, c.key, req)
 	}
 	if err != nil {
