@@ -131,6 +131,26 @@ func TestRefreshFailsForItsCallerAlone(t *testing.T) {
 	})
 }
 
+// TestRefreshHeedsRetryAfter: what Entra has asked for goes before what a client
+// wants.
+func TestRefreshHeedsRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		entra, key := &authority{}, keyOf("a")
+		s := newSource(t, entra, exchange.Config{})
+		first := mustToken(t, s, key)
+		entra.set(func() {
+			entra.err = &exchange.Error{Kind: exchange.Throttled, Cause: "busy", RetryAfter: 2 * time.Minute}
+		})
+		if token, err := s.Refresh(t.Context(), key, ""); err == nil {
+			t.Fatalf("Refresh while Entra throttles = %v", token)
+		}
+		time.Sleep(time.Minute)
+		if got := mustRefresh(t, s, key, ""); !got.Value.Equal(first.Value.Reveal()) || entra.count(key) != 2 {
+			t.Errorf("%d exchanges within the time that Entra asked for, want the first and the one it refused", entra.count(key))
+		}
+	})
+}
+
 func TestRefreshWithoutToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		entra, key := &authority{}, keyOf("a")
