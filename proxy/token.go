@@ -74,12 +74,12 @@ func (s *Server) routes() chi.Router {
 	if s.serves(imds.CloudShell) {
 		r.Post(appServicePath, s.tokenOf(imds.CloudShell))
 	}
+	s.routeBeside(r)
 	// Clients of the second IMDS version probe for it. 400 would mean that
 	// it is there; 404 is retried.
 	r.HandleFunc("/metadata/identity/getplatformmetadata", refuseIMDSv2)
 	r.HandleFunc("/metadata/identity/issuecredential", refuseIMDSv2)
 	r.Get(proofPath, s.tellProof)
-	s.routeBeside(r)
 	r.NotFound(notServed)
 	r.MethodNotAllowed(s.wrongMethodHere)
 	return r
