@@ -35,6 +35,7 @@ func TestRefreshReplacesTheNamedToken(t *testing.T) {
 		if second.Value.Equal(first.Value.Reveal()) || entra.count(key) != 2 {
 			t.Fatalf("Refresh gave %v after %d exchanges, want another token after 2", second, entra.count(key))
 		}
+		time.Sleep(time.Minute) // past the pause
 		for _, unwanted := range []string{digestOf(first), digestOf(keyless(t, s))} {
 			if got := mustRefresh(t, s, key, unwanted); !got.Value.Equal(second.Value.Reveal()) {
 				t.Error("a token that was not named was replaced")
@@ -159,10 +160,20 @@ func TestRefreshWithoutToken(t *testing.T) {
 		if n := entra.count(key); n != 1 {
 			t.Errorf("%d exchanges, want 1", n)
 		}
-		time.Sleep(2 * time.Hour) // expired, and unused
+	})
+}
+
+// TestRefreshServesNoExpiredToken: the pause is no reason to.
+func TestRefreshServesNoExpiredToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		entra, key := &authority{life: 20 * time.Second}, keyOf("a")
+		s := newSource(t, entra, exchange.Config{})
+		mustToken(t, s, key)
 		mustRefresh(t, s, key, "")
-		if n := entra.count(key); n < 2 {
-			t.Errorf("an expired token was served: %d exchanges", n)
+		entra.set(func() { entra.err = errDown })
+		time.Sleep(21 * time.Second)
+		if token, err := s.Refresh(t.Context(), key, ""); err == nil {
+			t.Errorf("Refresh gives a token with %v left", token.Left(time.Now()))
 		}
 	})
 }

@@ -163,6 +163,9 @@ func (a *arcKeys) drop(name string) {
 // constant time.
 func (a *arcKeys) use(authorization string) bool {
 	scheme, given, _ := strings.Cut(authorization, " ")
+	if !strings.EqualFold(scheme, "Basic") {
+		return false
+	}
 	sum, found := sha256.Sum256([]byte(given)), ""
 	a.mu.Lock()
 	for name, key := range a.live {
@@ -178,7 +181,7 @@ func (a *arcKeys) use(authorization string) bool {
 	}
 	key.expiry.Stop()
 	_ = root.Remove(found)
-	return strings.EqualFold(scheme, "Basic")
+	return true
 }
 
 // admitArc answers a request without a key with the path of one.

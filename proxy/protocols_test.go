@@ -299,6 +299,7 @@ func TestArcRefuses(t *testing.T) {
 		{"a body, no key", line + host + metadata + "Content-Length: 1\r\n\r\nx", 400},
 		{"a wrong key", line + host + metadata + "Authorization: Basic " + content + "x\r\n", 401},
 		{"an empty key", line + host + metadata + "Authorization: Basic \r\n", 401},
+		{"another scheme", line + host + metadata + "Authorization: Bearer " + content + "\r\n", 401},
 		{"no scheme", line + host + metadata + "Authorization: " + content + "\r\n", 401},
 		{"the key twice", line + host + metadata + basic + basic, 401},
 		{"a long key", line + host + metadata + "Authorization: Basic " + strings.Repeat("x", 5000) + "\r\n", 401},
