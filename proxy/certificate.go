@@ -4,7 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // what the protocol knows a certificate by
+	"crypto/sha1" // what the protocol knows a certificate by
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"

@@ -75,7 +75,7 @@ func (s *Server) pass(w http.ResponseWriter, r *http.Request) {
 	resp, body, err := s.fetch(ctx, r)
 	switch {
 	case err == nil:
-		c.status = int16(resp.StatusCode) //nolint:gosec // three digits
+		c.status = int16(resp.StatusCode)
 		c.err = writePassed(c.ResponseWriter, resp, body)
 	case r.Context().Err() != nil: // the client left
 		c.fail(context.Cause(r.Context()))

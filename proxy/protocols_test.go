@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -339,7 +340,7 @@ func TestArcKeys(t *testing.T) {
 		t.Fatalf("keys %q and %q do not differ, or are not in %q", onePath, twoPath, dir)
 	}
 	info, err := os.Stat(onePath)
-	if err != nil || info.Mode().Perm() != 0o640 {
+	if err != nil || info.Mode().Perm() != 0o640 && runtime.GOOS != "windows" {
 		t.Errorf("mode %v, %v; want 0640", info.Mode(), err)
 	}
 	target := imdsTarget + "&msi_res_id=" + resourceID
@@ -412,8 +413,11 @@ func TestArcSweeps(t *testing.T) {
 // TestArcDirectory: one that others can write to is refused, before anything is
 // served.
 func TestArcDirectory(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("modes say nothing there")
+	}
 	open := t.TempDir()
-	if err := os.Chmod(open, 0o777); err != nil { //nolint:gosec // what is refused
+	if err := os.Chmod(open, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "file")

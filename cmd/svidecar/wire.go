@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 
 	"github.com/svidecar/svidecar/exchange"
@@ -91,7 +92,7 @@ func (sc *sidecar) serve(ctx context.Context) error {
 		return err
 	}
 	sc.log.Info("serving", "version", version(), "tokens", tokens.Addr().String(), "ops", ops.Addr().String(),
-		"authority", sc.cfg.AuthorityHost, "identities", len(sc.cfg.Identities), "app_service", !sc.cfg.IdentityHeader.IsZero())
+		"authority", sc.cfg.AuthorityHost, "identities", len(sc.cfg.Identities), "protocols", strings.Join(sc.cfg.Protocols, ","), "app_service", !sc.cfg.IdentityHeader.IsZero())
 	sc.warnOfReach(tokens.Addr())
 	own, err := sc.endpoints(ctx)
 	if err != nil {
