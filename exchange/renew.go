@@ -17,6 +17,9 @@ func (s *Source) hold(key Key, token Token, used bool) {
 		old.timer.Stop() // Add replaces without telling
 	}
 	e := &entry{token: token, renewLeft: token.life - after, used: used, wanted: used || renewed}
+	if renewed {
+		e.forced = old.forced
+	}
 	e.timer = time.AfterFunc(time.Until(token.start.Add(after)), func() { s.due(key, e) })
 	s.entries.Add(key, e)
 }

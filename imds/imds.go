@@ -16,7 +16,23 @@ const (
 	// (X-IDENTITY-HEADER) and 2017-09-01 (Secret). Clients mix the two, so
 	// they are one protocol here.
 	AppService
+	// AzureML is Azure Machine Learning's endpoint. On the wire it is App
+	// Service 2017-09-01 by another name.
+	AzureML
+	// CloudShell is Cloud Shell's endpoint: POST, a form, Metadata: true.
+	CloudShell
+	// ServiceFabric is App Service's protocol over HTTPS, with a certificate
+	// that clients know by its thumbprint.
+	ServiceFabric
+	// Arc is Azure Arc's endpoint: that of IMDS, for clients that prove that
+	// they may read a file.
+	Arc
 )
+
+// Protocols returns every protocol, in order.
+func Protocols() []Protocol {
+	return []Protocol{IMDS, AppService, AzureML, CloudShell, ServiceFabric, Arc}
+}
 
 // String returns the name used in logs and metrics.
 func (p Protocol) String() string {
@@ -25,6 +41,14 @@ func (p Protocol) String() string {
 		return "imds"
 	case AppService:
 		return "appservice"
+	case AzureML:
+		return "azureml"
+	case CloudShell:
+		return "cloudshell"
+	case ServiceFabric:
+		return "servicefabric"
+	case Arc:
+		return "arc"
 	default:
 		return "none"
 	}
@@ -58,4 +82,9 @@ type Request struct {
 	Resource   string   // as asked, decoded; URI characters only, never empty
 	APIVersion string   // as asked; empty if absent
 	Selector   Selector // at most one
+	// Unwanted is the SHA-256, in lower-case hexadecimal, of a token that the
+	// client was refused with: it wants another one. Empty means none.
+	Unwanted string
+	// BypassCache asks for another token than the one held, whichever it is.
+	BypassCache bool
 }

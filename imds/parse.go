@@ -1,6 +1,8 @@
 package imds
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/url"
 	"strings"
 )
@@ -8,6 +10,7 @@ import (
 // Limits of a token request. Real ones are under 300 bytes.
 const (
 	maxQuery    = 8 << 10
+	MaxForm     = 16 << 10 // bytes of a form body
 	maxResource = 1024
 	maxSelector = 512
 )
@@ -42,11 +45,8 @@ var selectors = map[string]parameter{
 // a *Refusal. See docs/protocol.md, "Requests".
 func ParseRequest(p Protocol, query string) (Request, error) {
 	req := Request{Protocol: p}
-	if len(query) > maxQuery {
-		return Request{}, refuse(InvalidRequest, "the query is longer than %d bytes", maxQuery)
-	}
-	if strings.ContainsAny(query, ";#") {
-		return Request{}, refuse(InvalidRequest, "the query has a raw ';' or '#': separate parameters with '&', and encode these characters in values")
+	if err := checkText("query", query, maxQuery); err != nil {
+		return Request{}, err
 	}
 	var seen seen
 	for pair := range strings.SplitSeq(query, "&") {
@@ -54,41 +54,74 @@ func ParseRequest(p Protocol, query string) (Request, error) {
 			return Request{}, err
 		}
 	}
-	if req.Resource == "" {
+	return req.whole()
+}
+
+// whole refuses a request that names no resource.
+func (r Request) whole() (Request, error) {
+	if r.Resource == "" {
 		return Request{}, refuse(InvalidRequest, "the parameter 'resource' is missing: add, for instance, resource=https://vault.azure.net")
 	}
-	return req, nil
+	return r, nil
+}
+
+// checkText refuses what parsers could divide in two ways.
+func checkText(what, text string, most int) error {
+	if len(text) > most {
+		return refuse(InvalidRequest, "the %s is longer than %d bytes", what, most)
+	}
+	if strings.ContainsAny(text, ";#") {
+		return refuse(InvalidRequest, "the %s has a raw ';' or '#': separate parameters with '&', and encode these characters in values", what)
+	}
+	return nil
 }
 
 // seen is what a query has named so far, even if empty. The aliases of one
 // property count as one name: client_id and clientid together are a repetition.
 type seen struct {
-	resource bool
+	resource, version, unwanted, bypass bool
+
 	selector [ByResourceID + 1]bool
 }
 
 // add takes one name=value pair into the request.
 func (r *Request) add(pair string, seen *seen) error {
-	rawName, rawValue, _ := strings.Cut(pair, "=")
-	name, err := url.QueryUnescape(rawName)
+	name, value, err := decode(pair)
 	if err != nil {
-		return refuse(InvalidRequest, "a parameter's name has a malformed %%-escape")
+		return err
 	}
-	value, err := url.QueryUnescape(rawValue)
-	if err != nil {
-		return refuse(InvalidRequest, "a parameter's value has a malformed %%-escape")
-	}
-	switch name = lower(name); name {
+	switch name {
 	case "resource":
 		return r.setResource(value, seen)
 	case "api-version":
 		r.APIVersion = value
+		return nil
+	case "token_sha256_to_refresh":
+		return r.setUnwanted(value, seen)
+	case "bypass_cache":
+		if seen.bypass {
+			return refuse(InvalidRequest, "the parameter 'bypass_cache' is repeated")
+		}
+		seen.bypass = true
+		r.BypassCache = strings.EqualFold(value, "true")
 		return nil
 	}
 	if param, ok := selectors[name]; ok {
 		return r.setSelector(param, name, value, seen)
 	}
 	return nil
+}
+
+// decode reads one name=value pair; the name is in lower case.
+func decode(pair string) (name, value string, err error) {
+	rawName, rawValue, _ := strings.Cut(pair, "=")
+	if name, err = url.QueryUnescape(rawName); err != nil {
+		return "", "", refuse(InvalidRequest, "a parameter's name has a malformed %%-escape")
+	}
+	if value, err = url.QueryUnescape(rawValue); err != nil {
+		return "", "", refuse(InvalidRequest, "a parameter's value has a malformed %%-escape")
+	}
+	return lower(name), value, nil
 }
 
 func (r *Request) setResource(value string, seen *seen) error {
@@ -103,6 +136,18 @@ func (r *Request) setResource(value string, seen *seen) error {
 		return refuse(InvalidRequest, "the resource must be a URI or GUID of at most %d characters, without spaces", maxResource)
 	}
 	r.Resource = value
+	return nil
+}
+
+func (r *Request) setUnwanted(value string, seen *seen) error {
+	if seen.unwanted {
+		return refuse(InvalidRequest, "the parameter 'token_sha256_to_refresh' is repeated")
+	}
+	seen.unwanted = true
+	if digest, err := hex.DecodeString(value); err != nil || value != "" && len(digest) != sha256.Size {
+		return refuse(InvalidRequest, "the parameter 'token_sha256_to_refresh' must be the token's SHA-256, in 64 hexadecimal digits")
+	}
+	r.Unwanted = strings.ToLower(value)
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 const (
 	vault    = "https://vault.azure.net"
 	clientID = "11111111-2222-4333-8444-555555555555"
+	digest   = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	resID    = "/subscriptions/0/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/app"
 )
 
@@ -44,6 +45,11 @@ func TestParseRequestRefuses(t *testing.T) {
 		{"empty client_id and its alias", "resource=a&clientid=&client_id=c", "\"client_id\" is repeated"},
 		{"object_id and its alias", "resource=a&object_id=b&principal_id=c", "\"principal_id\" is repeated"},
 		{"msi_res_id and its alias", "resource=a&msi_res_id=b&mi_res_id=c", "\"mi_res_id\" is repeated"},
+		{"repeated digest", "resource=a&token_sha256_to_refresh=" + digest + "&token_sha256_to_refresh=" + digest, "'token_sha256_to_refresh' is repeated"},
+		{"repeated digest, one empty", "resource=a&token_sha256_to_refresh=&Token_SHA256_to_refresh=" + digest, "'token_sha256_to_refresh' is repeated"},
+		{"short digest", "resource=a&token_sha256_to_refresh=00", "64 hexadecimal"},
+		{"digest that is none", "resource=a&token_sha256_to_refresh=" + strings.Repeat("g", 64), "64 hexadecimal"},
+		{"repeated bypass_cache", "resource=a&bypass_cache=true&bypass_cache=false", "'bypass_cache' is repeated"},
 		{"two selectors", "resource=a&client_id=b&object_id=c", "both \"client_id\" and \"object_id\""},
 		{"space in selector", "resource=a&client_id=b+c", "without spaces"},
 		{"long selector", "resource=a&client_id=" + strings.Repeat("b", 513), "at most 512"},
@@ -82,9 +88,13 @@ func TestParseRequestAccepts(t *testing.T) {
 		{"api scheme", "resource=api://app", imds.Request{Resource: "api://app"}},
 		{"resource with a query", "resource=https%3A%2F%2Fa%3Fb%3Dc%26d", imds.Request{Resource: "https://a?b=c&d"}},
 		{"encoded semicolon", "resource=https://a%3Bb", imds.Request{Resource: "https://a;b"}},
-		{"unknown parameters", "resource=a&authority=x&claims=%7B%7D&xms_cc=cp1&bypass_cache=true&token_sha256_to_refresh=00&=&&x", imds.Request{Resource: "a"}},
+		{"unknown parameters", "resource=a&authority=x&claims=%7B%7D&xms_cc=cp1&a=b&=&&x", imds.Request{Resource: "a"}},
 		{"plus in an unknown parameter", "a+b=c+d&resource=a", imds.Request{Resource: "a"}},
 		{"a name that Unicode folds", "resource=a&cl%C4%B0ent_id=" + clientID + "&%E2%84%AAey=x", imds.Request{Resource: "a"}},
+		{"digest", "resource=a&token_sha256_to_refresh=" + strings.ToUpper(digest), imds.Request{Resource: "a", Unwanted: digest}},
+		{"empty digest", "resource=a&token_sha256_to_refresh=", imds.Request{Resource: "a"}},
+		{"bypass_cache", "resource=a&bypass_cache=True", imds.Request{Resource: "a", BypassCache: true}},
+		{"bypass_cache false", "resource=a&bypass_cache=false", imds.Request{Resource: "a"}},
 		{"client_id", "resource=a&client_id=" + clientID, imds.Request{Resource: "a", Selector: client}},
 		{"clientid", "resource=a&clientid=" + clientID, imds.Request{Resource: "a", Selector: client}},
 		{"empty clientid", "resource=a&clientid=", imds.Request{Resource: "a"}},
@@ -95,7 +105,7 @@ func TestParseRequestAccepts(t *testing.T) {
 		{"msi_res_id", "resource=a&msi_res_id=" + resID, imds.Request{Resource: "a", Selector: imds.Selector{Kind: imds.ByResourceID, Name: "msi_res_id", Value: resID}}},
 		{"mi_res_id", "resource=a&mi_res_id=" + url.QueryEscape(resID), imds.Request{Resource: "a", Selector: imds.Selector{Kind: imds.ByResourceID, Name: "mi_res_id", Value: resID}}},
 	} {
-		for _, p := range []imds.Protocol{imds.IMDS, imds.AppService} {
+		for _, p := range imds.Protocols() {
 			t.Run(tt.name+"/"+p.String(), func(t *testing.T) {
 				tt.want.Protocol = p
 				got, err := imds.ParseRequest(p, tt.query)

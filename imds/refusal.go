@@ -21,6 +21,7 @@ const (
 	UnauthorizedClient         // Entra refuses the identity or its assertion, for good
 	NoAssertion                // no assertion is to be had, for good
 	Unauthorized               // the secret header is wrong or missing
+	Challenged                 // no key yet, on Arc's protocol: the reply says where one is
 	AccessDenied               // policy forbids the identity or the resource
 	NotFound                   // no such path
 	MethodNotAllowed           // the path exists, the method does not
@@ -51,6 +52,7 @@ var forms = [outcomes]form{
 	UnauthorizedClient: {http.StatusBadRequest, "unauthorized_client", "unauthorized_client", false},
 	NoAssertion:        {http.StatusBadRequest, "invalid_request", "no_assertion", false},
 	Unauthorized:       {http.StatusUnauthorized, "unauthorized_client", "unauthorized", false},
+	Challenged:         {http.StatusUnauthorized, "unauthorized_client", "challenged", false},
 	AccessDenied:       {http.StatusForbidden, "access_denied", "access_denied", false},
 	NotFound:           {http.StatusNotFound, "not_found", "not_found", false},
 	MethodNotAllowed:   {http.StatusMethodNotAllowed, "method_not_allowed", "method_not_allowed", false},

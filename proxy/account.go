@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -15,7 +16,7 @@ import (
 // whoever watches (warn), or somebody who must act (error).
 func level(o imds.Outcome) slog.Level {
 	switch o {
-	case imds.OK:
+	case imds.OK, imds.Challenged:
 		return slog.LevelDebug
 	case imds.Unavailable, imds.Throttled:
 		return slog.LevelWarn
@@ -39,16 +40,19 @@ func (c *call) level() slog.Level {
 	return level(c.outcome)
 }
 
+// sent is the status of the reply.
+func (c *call) sent() int { return cmp.Or(int(c.status), c.outcome.Status()) }
+
 // account writes the request's one log line and counts it.
 func (s *Server) account(r *http.Request, c *call, took time.Duration) {
-	s.metrics.observe(c.protocol, c.outcome, took)
+	s.metrics.observe(c, took)
 	at := c.level()
 	if !s.cfg.Logger.Enabled(r.Context(), at) {
 		return
 	}
 	attrs := []slog.Attr{
 		slog.String("outcome", c.outcome.String()),
-		slog.Int("status", c.outcome.Status()),
+		slog.Int("status", c.sent()),
 		slog.String("protocol", c.protocol.String()),
 		slog.String("method", shown(r.Method)),
 		slog.String("path", shownPath(c.path)),

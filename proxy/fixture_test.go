@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/svidecar/svidecar/exchange"
+	"github.com/svidecar/svidecar/imds"
 	"github.com/svidecar/svidecar/internal/secret"
 	"github.com/svidecar/svidecar/proxy"
 )
@@ -37,9 +39,11 @@ const (
 type fakeTokens struct {
 	mu   sync.Mutex
 	keys []exchange.Key
-	err  error
-	hold chan struct{} // if set, Token waits for it
-	boom bool
+	// unwanted are the digests that Refresh was asked with.
+	unwanted []string
+	err      error
+	hold     chan struct{} // if set, Token waits for it
+	boom     bool
 	// arrived, if set, is told of each call; it must have room.
 	arrived chan struct{}
 }
@@ -63,6 +67,13 @@ func (f *fakeTokens) Token(ctx context.Context, key exchange.Key) (exchange.Toke
 		}
 	}
 	return exchange.NewToken(secret.New(bearer), time.Now(), time.Hour, 0), err
+}
+
+func (f *fakeTokens) Refresh(ctx context.Context, key exchange.Key, unwanted string) (exchange.Token, error) {
+	f.mu.Lock()
+	f.unwanted = append(f.unwanted, unwanted)
+	f.mu.Unlock()
+	return f.Token(ctx, key)
 }
 
 func (f *fakeTokens) Stats() exchange.Stats {
@@ -133,6 +144,9 @@ func twoIdentities() proxy.PolicyConfig {
 // running is a server on real sockets.
 type running struct {
 	addr, ops string
+	fabric    string          // HTTPS
+	arc       string          // if it is switched on
+	cert      tls.Certificate // of fabric
 	tokens    *fakeTokens
 	log       *logBuffer
 	stop      func()     // begins the shutdown
@@ -157,16 +171,37 @@ func start(t *testing.T, change func(*proxy.Config)) *running {
 		t.Fatal(err)
 	}
 	tokens, ops := listen(t), listen(t)
+	own := r.own(t, cfg.Protocols)
 	r.addr, r.ops = tokens.Addr().String(), ops.Addr().String()
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.ended <- s.Run(ctx, tokens, ops)
+		r.ended <- s.Run(ctx, tokens, ops, own...)
 	}()
 	t.Cleanup(func() { stop(); <-done })
 	return r
+}
+
+// own makes the listeners of protocols that have one.
+func (r *running) own(t *testing.T, protocols []imds.Protocol) (own []proxy.Endpoint) {
+	t.Helper()
+	for _, p := range protocols {
+		switch p {
+		case imds.ServiceFabric:
+			var err error
+			if r.cert, err = proxy.NewCertificate(); err != nil {
+				t.Fatal(err)
+			}
+			own = append(own, proxy.Endpoint{Protocol: p, Listener: listen(t), Certificate: &r.cert})
+			r.fabric = own[len(own)-1].Listener.Addr().String()
+		case imds.Arc:
+			own = append(own, proxy.Endpoint{Protocol: p, Listener: listen(t)})
+			r.arc = own[len(own)-1].Listener.Addr().String()
+		}
+	}
+	return own
 }
 
 func listen(t *testing.T) net.Listener {
@@ -236,3 +271,5 @@ func dial(t *testing.T, addr string) net.Conn {
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn
 }
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

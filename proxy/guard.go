@@ -108,6 +108,9 @@ func guardHeaders(h http.Header) *imds.Refusal {
 			return invalid("the header " + name + " shows a proxy in between: ask directly; exempt this address by NO_PROXY=127.0.0.1,localhost,169.254.169.254")
 		}
 	}
+	if _, ok := h[passMarker]; ok {
+		return invalid("the request was passed through by svidecar and came back: here 169.254.169.254 leads to svidecar itself, so nothing can be passed through")
+	}
 	for _, name := range browser {
 		if _, ok := h[name]; ok {
 			return invalid("the header " + name + " shows a browser: web pages are not served")

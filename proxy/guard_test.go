@@ -86,7 +86,7 @@ func TestGuardRefuses(t *testing.T) {
 		{"root", "GET / HTTP/1.1\r\n" + good, 404, "serves"},
 		{"longer", "GET /metadata/identity/oauth2/tokenfoo?resource=a HTTP/1.1\r\n" + good, 404, "serves"},
 		{"deeper", "GET /metadata/identity/oauth2/token/x?resource=a HTTP/1.1\r\n" + good, 404, "serves"},
-		{"instance", "GET /metadata/instance?api-version=2020-06-01 HTTP/1.1\r\n" + good, 404, "serves"},
+		{"instance", "GET /metadata/instance?api-version=2020-06-01 HTTP/1.1\r\n" + good, 403, "--instance-metadata-file"},
 		{"health", "GET /readyz HTTP/1.1\r\n" + good, 404, "serves"},
 		{"metrics", "GET /metrics HTTP/1.1\r\n" + good, 404, "serves"},
 		{"IMDSv2 probe", "GET /metadata/identity/getplatformmetadata HTTP/1.1\r\n" + good, 403, "not served"},

@@ -11,16 +11,13 @@ import (
 	"github.com/svidecar/svidecar/imds"
 )
 
-// protocols are the label values of requests; the first counts what has none:
-// what was refused before its protocol was known, and proofs.
-var protocols = []imds.Protocol{0, imds.IMDS, imds.AppService}
-
 // metrics holds the server's own registry. Counters are looked up once, here,
 // so that counting a request hashes no label.
 type metrics struct {
 	registry *prometheus.Registry
 	requests [][]prometheus.Counter // by protocol, then outcome
 	duration []prometheus.Observer  // by protocol
+	nmi      *nmiMetric             // nil unless Config.NMIMetrics
 }
 
 func newMetrics(cfg Config) *metrics {
@@ -42,7 +39,13 @@ func newMetrics(cfg Config) *metrics {
 	build.Set(1)
 	m.registry.MustRegister(requests, duration, build, newCollector(cfg.Tokens.Stats, cfg.ClockSkew),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, p := range protocols {
+	if cfg.NMIMetrics {
+		m.nmi = newNMIMetric(cfg)
+		m.registry.MustRegister(m.nmi.durations)
+	}
+	// The first counts what has none: what was refused before its protocol was
+	// known, proofs, and what is beside the token.
+	for _, p := range append([]imds.Protocol{0}, imds.Protocols()...) {
 		var row []prometheus.Counter
 		for _, o := range imds.Outcomes() {
 			row = append(row, requests.WithLabelValues(p.String(), o.String()))
@@ -53,9 +56,12 @@ func newMetrics(cfg Config) *metrics {
 	return m
 }
 
-func (m *metrics) observe(p imds.Protocol, o imds.Outcome, took time.Duration) {
-	m.requests[p][o].Inc()
-	m.duration[p].Observe(took.Seconds())
+func (m *metrics) observe(c *call, took time.Duration) {
+	m.requests[c.protocol][c.outcome].Inc()
+	m.duration[c.protocol].Observe(took.Seconds())
+	if m.nmi != nil {
+		m.nmi.observe(c, took)
+	}
 }
 
 // collector shows the exchange's counts, which are its own.

@@ -81,6 +81,24 @@ func (p *Policy) Resolve(req imds.Request) (exchange.Key, error) {
 	return exchange.Key{Tenant: id.Tenant, ClientID: id.ClientID, Scope: exchange.Scope(req.Resource)}, nil
 }
 
+// Tenant is the default identity's, or the one that all share.
+func (p *Policy) Tenant() (string, error) {
+	if p.cfg.Default >= 0 {
+		return p.cfg.Identities[p.cfg.Default].Tenant, nil
+	}
+	tenant := p.cfg.AnyClientTenant
+	for _, id := range p.cfg.Identities {
+		if tenant != "" && !strings.EqualFold(id.Tenant, tenant) {
+			return "", notFound("Identity not found: svidecar's identities are of several tenants, and none is the default one: mark one as default")
+		}
+		tenant = id.Tenant
+	}
+	if tenant == "" {
+		return "", notFound("Identity not found: svidecar has no identity, and so no tenant")
+	}
+	return tenant, nil
+}
+
 func (p *Policy) identity(sel imds.Selector) (*Identity, error) {
 	if sel.Kind == imds.NoSelector {
 		if p.cfg.Default < 0 {

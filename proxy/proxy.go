@@ -1,7 +1,8 @@
 // Package proxy owns the local HTTP server: it guards, routes, applies policy
 // and replies, and shows health and metrics on a second listener. It never
-// talks to Entra, never passes a request on to another server, and never
-// answers with a token of an identity other than the one that policy chose.
+// talks to Entra, never answers with a token of an identity other than the one
+// that policy chose, and never passes a request on to another server, save what
+// is asked about the machine itself where a setting names the path.
 package proxy
 
 import (
@@ -18,6 +19,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/svidecar/svidecar/exchange"
+	"github.com/svidecar/svidecar/imds"
 	"github.com/svidecar/svidecar/internal/secret"
 )
 
@@ -25,6 +27,7 @@ import (
 // *exchange.Error or the cause of ctx.
 type Tokens interface {
 	Token(ctx context.Context, key exchange.Key) (exchange.Token, error)
+	Refresh(ctx context.Context, key exchange.Key, unwanted string) (exchange.Token, error)
 	Stats() exchange.Stats
 }
 
@@ -34,6 +37,12 @@ type Config struct {
 	Tokens Tokens
 	// Policy is required: it alone turns requests into keys.
 	Policy *Policy
+	// Protocols that are served. Nil means IMDS and App Service. Requests of
+	// others are refused.
+	Protocols []imds.Protocol
+	// ArcTokensDir is where the keys of Arc's clients are written while Run
+	// serves that protocol, which needs it.
+	ArcTokensDir string
 	// IdentityHeader is the secret that App Service requests carry. If it
 	// is empty every such request is refused with 401.
 	IdentityHeader secret.Value
@@ -43,6 +52,12 @@ type Config struct {
 	// RequireAPIVersion refuses IMDS requests without api-version, as the
 	// real service does and aad-pod-identity did not.
 	RequireAPIVersion bool
+	// Instance, if set, is served under /metadata/instance. Without it, and
+	// without PassThrough, requests there are refused.
+	Instance *imds.Instance
+	// PassThrough names what is passed on to the machine's own metadata
+	// service, in place of Instance.
+	PassThrough PassThrough
 	// ShutdownDelay is how long requests are still accepted once Run's
 	// context ends. Zero means no delay.
 	ShutdownDelay time.Duration
@@ -57,6 +72,10 @@ type Config struct {
 	// ClockSkew, if set, is shown as a metric: how far Entra's clock is
 	// ahead of this machine's.
 	ClockSkew func() time.Duration
+	// NMIMetrics shows aad-pod-identity's metric too, with Namespace, the
+	// pod's, as its label.
+	NMIMetrics bool
+	Namespace  string
 	// Logger is required. Requests that got a token are logged at debug,
 	// all others at info or above.
 	Logger *slog.Logger
@@ -69,6 +88,8 @@ type Server struct {
 	cfg      Config
 	hosts    map[string]bool // AllowedHosts in lower case
 	router   chi.Router
+	upstream *http.Transport // of PassThrough
+	arc      *arcKeys
 	metrics  *metrics
 	draining atomic.Bool
 	answered atomic.Int64 // now
@@ -87,9 +108,14 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("proxy: Config.Logger is required")
 	case cfg.ShutdownDelay < 0 || cfg.MaxRequests < 0 || cfg.MaxConnections < 0:
 		return nil, errors.New("proxy: a bound in Config is negative")
+	case cfg.Instance != nil && len(cfg.PassThrough.Paths) > 0:
+		return nil, errors.New("proxy: Config.Instance and Config.PassThrough exclude each other")
+	}
+	if err := errors.Join(cfg.PassThrough.check(), cfg.checkProtocols()); err != nil {
+		return nil, err
 	}
 	cfg.defaults()
-	s := &Server{cfg: cfg, hosts: map[string]bool{}}
+	s := &Server{cfg: cfg, hosts: map[string]bool{}, upstream: newUpstream(), arc: &arcKeys{dir: cfg.ArcTokensDir}}
 	for _, host := range cfg.AllowedHosts {
 		s.hosts[strings.Trim(strings.ToLower(host), "[]")] = true
 	}
@@ -105,6 +131,12 @@ func (c *Config) defaults() {
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 4096
+	}
+	if c.Protocols == nil {
+		c.Protocols = []imds.Protocol{imds.IMDS, imds.AppService}
+	}
+	if c.PassThrough.Host == "" {
+		c.PassThrough.Host = imdsAddr.String()
 	}
 	if c.Ready == nil {
 		c.Ready = func() error { return nil }
@@ -124,4 +156,8 @@ func newID() string {
 }
 
 // Handler is the token listener's handler.
-func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
+func (s *Server) Handler() http.Handler { return s.handler(s.router) }
+
+func (s *Server) handler(routes chi.Router) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, routes) })
+}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -13,12 +14,14 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/svidecar/svidecar/imds"
 )
 
 // Bounds of both listeners.
 const (
 	readHeaderTimeout = 5 * time.Second
-	readTimeout       = readHeaderTimeout // no route reads a body
+	readTimeout       = readHeaderTimeout // a form included
 	writeTimeout      = 40 * time.Second  // over the longest exchange, 30 s
 	idleTimeout       = 2 * time.Minute
 	maxHeader         = 16 << 10 // net/http adds 4 KiB of its own
@@ -28,15 +31,27 @@ const (
 
 // Run serves tokens and health until ctx ends, then drains: the listener stays
 // open for Config.ShutdownDelay, and requests that have come in are answered.
-// It closes both listeners, and returns after all that it started has stopped.
-func (s *Server) Run(ctx context.Context, tokens, ops net.Listener) error {
-	servers := []*http.Server{s.httpServer(s.Handler()), s.httpServer(s.opsHandler())}
+// It closes all listeners, and returns after all that it started has stopped.
+func (s *Server) Run(ctx context.Context, tokens, ops net.Listener, own ...Endpoint) error {
+	servers := []*http.Server{s.httpServer(s.Handler())}
+	listeners := []net.Listener{limit(tokens, s.cfg.MaxConnections)}
+	for _, e := range own {
+		servers = append(servers, s.ownServer(e))
+		listeners = append(listeners, limit(e.Listener, s.cfg.MaxConnections))
+	}
+	servers, listeners = append(servers, s.httpServer(s.opsHandler())), append(listeners, limit(ops, maxOpsConnections))
+	if err := s.openKeys(own); err != nil {
+		for _, l := range listeners {
+			err = errors.Join(err, l.Close())
+		}
+		return err
+	}
+	defer s.arc.close()
 	failed := make(chan error, len(servers))
 	var running sync.WaitGroup
-	bounded := limit(tokens, s.cfg.MaxConnections)
-	for i, l := range []net.Listener{bounded, limit(ops, maxOpsConnections)} {
+	for i, l := range listeners {
 		running.Go(func() {
-			if err := servers[i].Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			if err := serveOn(servers[i], l); !errors.Is(err, http.ErrServerClosed) {
 				failed <- fmt.Errorf("proxy: serving %s: %w", l.Addr(), err)
 			}
 		})
@@ -49,7 +64,37 @@ func (s *Server) Run(ctx context.Context, tokens, ops net.Listener) error {
 	}
 	s.drain(servers, err == nil)
 	running.Wait()
+	s.upstream.CloseIdleConnections()
 	return err
+}
+
+// openKeys makes ready what Arc's protocol needs, if it has a listener.
+func (s *Server) openKeys(own []Endpoint) error {
+	for _, e := range own {
+		if e.Protocol == imds.Arc {
+			return s.arc.open()
+		}
+	}
+	return nil
+}
+
+// ownServer serves one protocol, by HTTP/1.1 alone: HTTP/2 has ways of its own
+// to say which host and path are meant.
+func (s *Server) ownServer(e Endpoint) *http.Server {
+	server := s.httpServer(s.handler(s.ownRoutes(e.Protocol)))
+	if e.Certificate != nil {
+		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{*e.Certificate}, MinVersion: tls.VersionTLS12}
+		server.Protocols = new(http.Protocols)
+		server.Protocols.SetHTTP1(true)
+	}
+	return server
+}
+
+func serveOn(server *http.Server, l net.Listener) error {
+	if server.TLSConfig != nil {
+		return server.ServeTLS(l, "", "")
+	}
+	return server.Serve(l)
 }
 
 // drain ends the servers, the one that tells readiness last.
@@ -107,6 +152,7 @@ func (s *Server) opsHandler() http.Handler {
 		text(http.StatusOK, "ok\n")(w, r)
 	})
 	r.Get(opsProofPath, s.tellOpsProof)
+	r.Get("/healthz", text(http.StatusOK, "Active")) // as aad-pod-identity's probes want it
 	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
 	return r
 }

@@ -17,15 +17,16 @@ import (
 type call struct {
 	http.ResponseWriter
 	protocol imds.Protocol
-	path     string // canonical
 	outcome  imds.Outcome
+	status   int16  // of a reply that was passed on; else the outcome's counts
+	path     string // canonical
 	id       string // correlation id; only refusals have one
 	key      exchange.Key
 	err      error
 }
 
 // serve guards, routes, and accounts for one request.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, routes chi.Router) {
 	c := &call{ResponseWriter: w}
 	start := time.Now()
 	defer func() {
@@ -55,7 +56,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if rctx := chi.RouteContext(r.Context()); rctx != nil {
 		rctx.Reset()
 	}
-	s.router.ServeHTTP(c, r)
+	routes.ServeHTTP(c, r)
 }
 
 // Paths of the token endpoints. The second is svidecar's choice: App Service
@@ -68,45 +69,25 @@ const (
 // routes lists all that is served; there is nothing else behind the listener.
 func (s *Server) routes() chi.Router {
 	r := chi.NewRouter()
-	r.Get(imdsPath, s.imdsToken)
-	r.Get(appServicePath, s.appServiceToken)
+	r.Get(imdsPath, s.tokenOf(imds.IMDS))
+	r.Get(appServicePath, s.tokenOf(s.secretProtocol()))
+	if s.serves(imds.CloudShell) {
+		r.Post(appServicePath, s.tokenOf(imds.CloudShell))
+	}
+	s.routeBeside(r)
 	// Clients of the second IMDS version probe for it. 400 would mean that
 	// it is there; 404 is retried.
 	r.HandleFunc("/metadata/identity/getplatformmetadata", refuseIMDSv2)
 	r.HandleFunc("/metadata/identity/issuecredential", refuseIMDSv2)
 	r.Get(proofPath, s.tellProof)
 	r.NotFound(notServed)
-	r.MethodNotAllowed(wrongMethod)
+	r.MethodNotAllowed(s.wrongMethodHere)
 	return r
-}
-
-func (s *Server) imdsToken(w http.ResponseWriter, r *http.Request) {
-	c := w.(*call)
-	c.protocol = imds.IMDS
-	if refusal := requireMetadata(r.Header); refusal != nil {
-		c.fail(refusal)
-		return
-	}
-	s.token(c, r)
-}
-
-func (s *Server) appServiceToken(w http.ResponseWriter, r *http.Request) {
-	c := w.(*call)
-	c.protocol = imds.AppService
-	if refusal := s.requireSecret(r.Header); refusal != nil {
-		c.fail(refusal)
-		return
-	}
-	s.token(c, r)
 }
 
 // token parses, decides, fetches and writes.
 func (s *Server) token(c *call, r *http.Request) {
-	if refusal := requireNoBody(r); refusal != nil {
-		c.fail(refusal)
-		return
-	}
-	req, err := imds.ParseRequest(c.protocol, r.URL.RawQuery)
+	req, err := s.parse(c, r)
 	if err == nil {
 		err = s.checkVersion(req)
 	}
@@ -115,7 +96,7 @@ func (s *Server) token(c *call, r *http.Request) {
 	}
 	var token exchange.Token
 	if err == nil {
-		token, err = s.cfg.Tokens.Token(r.Context(), c.key)
+		token, err = s.fetchToken(r, c.key, req)
 	}
 	if err != nil {
 		c.fail(err)
@@ -131,9 +112,18 @@ func (s *Server) token(c *call, r *http.Request) {
 	}, now)
 }
 
+// fetchToken asks for another token where the client says that the one it has is
+// refused.
+func (s *Server) fetchToken(r *http.Request, key exchange.Key, req imds.Request) (exchange.Token, error) {
+	if req.Unwanted != "" || req.BypassCache {
+		return s.cfg.Tokens.Refresh(r.Context(), key, req.Unwanted)
+	}
+	return s.cfg.Tokens.Token(r.Context(), key)
+}
+
 func (s *Server) checkVersion(req imds.Request) error {
 	if s.cfg.RequireAPIVersion && req.Protocol == imds.IMDS && req.APIVersion == "" {
-		return invalid("the parameter 'api-version' is missing: add api-version=2018-02-01")
+		return missingVersion()
 	}
 	return nil
 }
@@ -188,4 +178,14 @@ func notServed(w http.ResponseWriter, _ *http.Request) {
 func wrongMethod(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Allow", http.MethodGet)
 	w.(*call).fail(&imds.Refusal{Outcome: imds.MethodNotAllowed, Description: "the method is not allowed here: use GET"})
+}
+
+// wrongMethodHere knows of the one path that takes POST.
+func (s *Server) wrongMethodHere(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == appServicePath && s.serves(imds.CloudShell) {
+		w.Header().Set("Allow", "GET, POST")
+		w.(*call).fail(&imds.Refusal{Outcome: imds.MethodNotAllowed, Description: "the method is not allowed here: use GET, or POST as Cloud Shell's clients do"})
+		return
+	}
+	wrongMethod(w, r)
 }

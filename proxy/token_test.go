@@ -13,12 +13,15 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/svidecar/svidecar/exchange"
+	"github.com/svidecar/svidecar/imds"
+	"github.com/svidecar/svidecar/internal/secret"
 	"github.com/svidecar/svidecar/proxy"
 )
 
@@ -338,56 +341,91 @@ func TestRunFailsWithItsListener(t *testing.T) {
 	}
 }
 
-// FuzzServe holds the whole handler to its promises: no redirect, JSON always,
-// and a token only for exactly one key, which the standard library's reading of
-// the request gives too.
+// FuzzServe holds the whole handler, with every protocol and a pass-through on,
+// to its promises: no redirect, a type always, a token only for exactly one key,
+// which the standard library's reading of the request gives too, and nothing
+// passed on but by its name.
 func FuzzServe(f *testing.F) {
+	const formed = metadata + "Content-Type: application/x-www-form-urlencoded\r\n"
 	for _, seed := range []string{
-		"GET " + imdsTarget + " HTTP/1.1\r\nHost: 127.0.0.1\r\n" + metadata,
-		"GET " + msiTarget + "&clientid= HTTP/1.1\r\nHost: localhost\r\n" + identity,
-		"GET //metadata/identity/oauth2/token/?resource=a&client_id=" + second + " HTTP/1.1\r\nHost: 169.254.169.254\r\n" + metadata,
-		"GET /metadata/../metadata%5c HTTP/1.1\r\nHost: 127.0.0.1\r\n" + metadata,
-		"POST /msi/token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\nabcde",
-		"GET http://x" + imdsTarget + " HTTP/1.1\r\nHost: 127.0.0.1\r\n" + metadata,
+		"GET " + imdsTarget + " HTTP/1.1\r\nHost: 127.0.0.1\r\n" + metadata + "\r\n",
+		"GET " + msiTarget + "&clientid= HTTP/1.1\r\nHost: localhost\r\n" + identity + "\r\n",
+		"GET //metadata/identity/oauth2/token/?resource=a&client_id=" + second + " HTTP/1.1\r\nHost: 169.254.169.254\r\n" + metadata + "\r\n",
+		"GET /metadata/../metadata%5c HTTP/1.1\r\nHost: 127.0.0.1\r\n" + metadata + "\r\n",
+		"POST /msi/token HTTP/1.1\r\nHost: 127.0.0.1\r\n" + formed + "Content-Length: 10\r\n\r\nresource=a",
+		"POST /msi/token?resource=b HTTP/1.1\r\nHost: 127.0.0.1\r\n" + formed + "Content-Length: 10\r\n\r\nresource=a",
+		"POST /msi/token HTTP/1.1\r\nHost: 127.0.0.1\r\n" + formed + "Transfer-Encoding: chunked\r\n\r\na\r\nresource=a\r\n0\r\n\r\n",
+		"GET http://x" + imdsTarget + " HTTP/1.1\r\nHost: 127.0.0.1\r\n" + metadata + "\r\n",
+		"GET /metadata//Instance/compute/vmId?format=text HTTP/1.1\r\nHost: 127.0.0.1\r\n" + metadata + "\r\n",
+		"GET /metadata/instance/../identity/oauth2/token HTTP/1.1\r\nHost: 127.0.0.1\r\n" + metadata + "\r\n",
+		"GET /metadata/identity/info HTTP/1.1\r\nHost: 127.0.0.1\r\n" + metadata + "\r\n",
+		"GET /metadata/versions HTTP/1.1\r\nHost: 127.0.0.1\r\n" + metadata + "\r\n",
 	} {
-		f.Add([]byte(seed + "\r\n"))
+		f.Add([]byte(seed))
 	}
 	p, err := proxy.NewPolicy(twoIdentities())
 	if err != nil {
 		f.Fatal(err)
 	}
+	var passed atomic.Pointer[string]
+	machine := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { passed.Store(&r.RequestURI) }))
+	defer machine.Close()
 	f.Fuzz(func(t *testing.T, request []byte) {
 		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(request)))
 		if err != nil {
 			return
 		}
+		passed.Store(nil)
 		tokens := &fakeTokens{}
-		s, err := proxy.New(proxy.Config{Tokens: tokens, Policy: p, Logger: slog.New(slog.DiscardHandler)})
+		s, err := proxy.New(proxy.Config{
+			Tokens: tokens, Policy: p, Logger: quiet(), IdentityHeader: secret.New(header), Protocols: imds.Protocols(), ArcTokensDir: "-",
+			PassThrough: proxy.PassThrough{Host: machine.Listener.Addr().String(), Paths: []string{"instance/compute"}},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		w := httptest.NewRecorder()
 		s.Handler().ServeHTTP(w, r)
+		if target := passed.Load(); target != nil {
+			if !strings.HasPrefix(strings.ToLower(*target), "/metadata/instance/compute") || r.Method != http.MethodGet || len(tokens.asked()) > 0 {
+				t.Errorf("%q was passed on as %q", request, *target)
+			}
+			return
+		}
 		if w.Code >= 300 && w.Code < 400 || w.Header().Get("Content-Type") != "application/json; charset=utf-8" {
 			t.Errorf("%q: status %d, %v", request, w.Code, w.Header())
 		}
-		keys := tokens.asked()
-		if len(keys) > 1 || (len(keys) == 1) != (w.Code == 200) {
-			t.Errorf("%q: status %d with keys %v", request, w.Code, keys)
-		}
-		if len(keys) == 1 {
-			again, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(request)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if resources := valuesOf(again.URL.Query(), "resource"); len(resources) != 1 || exchange.Scope(resources[0]) != keys[0].Scope {
-				t.Errorf("%q: key %v, but another parser reads resources %q", request, keys[0], resources)
-			}
-			if again.Method != http.MethodGet || again.Header.Get("Metadata") == "" && again.Header.Get("X-Identity-Header") == "" && again.Header.Get("Secret") == "" {
-				t.Errorf("%q got a token without its header", request)
-			}
-		}
+		checkKeys(t, request, w, tokens.asked())
 	})
+}
+
+// checkKeys holds a request that reached the exchange to one reading, by a parser
+// that is not ours.
+func checkKeys(t *testing.T, request []byte, w *httptest.ResponseRecorder, keys []exchange.Key) {
+	t.Helper()
+	if gaveToken := strings.Contains(w.Body.String(), bearer); len(keys) > 1 || (len(keys) == 1) != gaveToken {
+		t.Errorf("%q: status %d with keys %v", request, w.Code, keys)
+	}
+	if len(keys) == 0 {
+		return
+	}
+	again, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(request)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resources := valuesOf(again.URL.Query(), "resource")
+	if again.Method == http.MethodPost {
+		if err := again.ParseForm(); err != nil {
+			t.Fatalf("%q got a token, and another parser says %v", request, err)
+		}
+		resources = valuesOf(again.Form, "resource") // of query and body
+	}
+	if len(resources) != 1 || exchange.Scope(resources[0]) != keys[0].Scope {
+		t.Errorf("%q: key %v, but another parser reads resources %q", request, keys[0], resources)
+	}
+	if again.Header.Get("Metadata") == "" && again.Header.Get("X-Identity-Header") == "" && again.Header.Get("Secret") == "" {
+		t.Errorf("%q got a token without its header", request)
+	}
 }
 
 func valuesOf(q url.Values, name string) (all []string) {

@@ -10,7 +10,9 @@ import (
 )
 
 // devSettings are the settings of serve that dev has too; the others it makes.
-var devSettings = []string{"listen", "unsafe-listen", "ops-listen", "log-level", "log-format", "tenant-id", "client-id", "key-file"}
+var devSettings = []string{"listen", "unsafe-listen", "ops-listen", "log-level", "log-format", "tenant-id", "client-id", "key-file",
+	"protocols", "servicefabric-listen", "servicefabric-thumbprint-file", "servicefabric-certificate-file", "arc-listen", "arc-tokens-dir",
+	"instance-metadata-file", "nmi-metrics"}
 
 // devDefaults are for people: text, and each request unless a command's own
 // output would drown in them. The user's variables come first, and so count.

@@ -37,12 +37,16 @@ func dev(ctx context.Context, cfg *config.Config, command []string) error {
 		return err
 	}
 	sc.warnOfReach(tokens.Addr())
+	own, err := sc.endpoints(ctx)
+	if err != nil {
+		return errors.Join(err, tokens.Close(), ops.Close())
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	served := make(chan error, 1)
 	go func() {
 		defer stop() // a sidecar that fails ends the command too
-		served <- server.Run(ctx, tokens, ops)
+		served <- server.Run(ctx, tokens, ops, own...)
 	}()
 	g := guide{cfg, cloud, "http://" + tokens.Addr().String(), "http://" + ops.Addr().String()}
 	if len(command) == 0 {

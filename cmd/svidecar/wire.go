@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 
 	"github.com/svidecar/svidecar/exchange"
@@ -90,28 +92,15 @@ func (sc *sidecar) serve(ctx context.Context) error {
 		return err
 	}
 	sc.log.Info("serving", "version", version(), "tokens", tokens.Addr().String(), "ops", ops.Addr().String(),
-		"authority", sc.cfg.AuthorityHost, "identities", len(sc.cfg.Identities), "app_service", !sc.cfg.IdentityHeader.IsZero())
+		"authority", sc.cfg.AuthorityHost, "identities", len(sc.cfg.Identities), "protocols", strings.Join(sc.cfg.Protocols, ","), "app_service", !sc.cfg.IdentityHeader.IsZero())
 	sc.warnOfReach(tokens.Addr())
+	own, err := sc.endpoints(ctx)
+	if err != nil {
+		return errors.Join(err, tokens.Close(), ops.Close())
+	}
 	ctx, stop := context.WithCancel(ctx) // a server that fails ends what goes on beside it
 	defer sc.sources.keep(ctx)()
 	defer sc.prefetch(ctx)()
 	defer stop()
-	return server.Run(ctx, tokens, ops)
-}
-
-func (sc *sidecar) newServer() (*proxy.Server, error) {
-	return proxy.New(proxy.Config{
-		Tokens:            sc.tokens,
-		Policy:            sc.policy,
-		IdentityHeader:    sc.cfg.IdentityHeader,
-		AllowedHosts:      sc.cfg.AllowedHosts,
-		RequireAPIVersion: sc.cfg.RequireAPIVersion,
-		ShutdownDelay:     sc.cfg.ShutdownDelay,
-		MaxRequests:       sc.cfg.MaxRequests,
-		MaxConnections:    sc.cfg.MaxConnections,
-		Ready:             sc.ready,
-		ClockSkew:         sc.entra.Skew,
-		Logger:            sc.log,
-		Version:           version(),
-	})
+	return server.Run(ctx, tokens, ops, own...)
 }

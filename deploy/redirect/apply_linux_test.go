@@ -34,6 +34,10 @@ func (fakeTokens) Token(context.Context, exchange.Key) (exchange.Token, error) {
 	return exchange.NewToken(secret.New("the-token-of-this-test"), time.Now(), time.Hour, 0), nil
 }
 
+func (f fakeTokens) Refresh(ctx context.Context, key exchange.Key, _ string) (exchange.Token, error) {
+	return f.Token(ctx, key)
+}
+
 func (fakeTokens) Stats() exchange.Stats { return exchange.Stats{} }
 
 // sidecar is a real server on tokens (host and port), until the end of the test.

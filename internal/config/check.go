@@ -15,6 +15,7 @@ import (
 func (l *loader) check() {
 	l.checkListeners()
 	l.checkIdentityHeader()
+	l.checkProtocols()
 	l.checkAuthority()
 	l.checkSources()
 	l.checkIdentities()
@@ -36,6 +37,8 @@ func (l *loader) checkPrefetch() {
 
 func (l *loader) checkListeners() {
 	c := l.cfg
+	l.checkProtocolListeners()
+	l.checkMetadata()
 	host, port, _ := net.SplitHostPort(c.Listen)
 	if !isLoopback(host) && !c.UnsafeListen {
 		l.addf(l.where("listen"), "%s is not a loopback address: other machines could ask for tokens; use %s, or add --unsafe-listen if that is what you want",

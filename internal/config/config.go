@@ -58,6 +58,20 @@ type Config struct {
 
 	RequireAPIVersion bool // refuses IMDS requests without api-version
 
+	Protocols                    []string // names of the protocols served; see docs/protocol.md
+	ServiceFabricListen          string   // host:port, loopback; used if Protocols has servicefabric
+	ServiceFabricThumbprintFile  string   // written at the start; empty means not written
+	ServiceFabricCertificateFile string   // written at the start, as PEM; empty means not written
+	ArcListen                    string   // host:port, loopback; used if Protocols has arc
+	ArcTokensDir                 string   // where the keys of clients are written
+
+	InstanceMetadataFile   string   // JSON for /metadata/instance; empty means that such requests are refused
+	InstanceMetadataPaths  []string // passed on to InstanceMetadataHost, below /metadata/; lower case
+	InstanceMetadataHost   string   // host or host:port
+	BlockInstanceMetadata  bool     // contradicts the two above; else changes nothing
+	MetadataHeaderRequired bool     // always true after Load
+	NMIMetrics             bool     // shows aad-pod-identity's metric too
+
 	// IdentityHeader is the secret that App Service clients must present. Load
 	// sets it from identity-header or from the contents of IdentityHeaderFile.
 	// The zero Value means that the App Service protocol is not served.

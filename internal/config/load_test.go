@@ -29,6 +29,9 @@ func TestLoadTakesWhatTheWebhookInjects(t *testing.T) {
 func TestDefault(t *testing.T) {
 	want := &config.Config{
 		Listen: "127.0.0.1:8000", OpsListen: "127.0.0.1:8001", LogLevel: slog.LevelInfo, LogFormat: "json",
+		Protocols: []string{"imds", "appservice"}, ServiceFabricListen: "127.0.0.1:2377",
+		ArcListen: "127.0.0.1:40342", ArcTokensDir: "/var/opt/azcmagent/tokens",
+		InstanceMetadataHost: "169.254.169.254", MetadataHeaderRequired: true,
 		Cloud: "public", AuthorityHost: "https://login.microsoftonline.com/", Audience: "api://AzureADTokenExchange",
 		Source: config.KindFile, AssertionLifetime: 5 * time.Minute, ExecTimeout: 10 * time.Second,
 		ExchangeTimeout: 10 * time.Second, CacheEntries: 4096, MaxRequests: 2048, MaxConnections: 4096, ShutdownDelay: time.Second,
@@ -46,7 +49,14 @@ func TestLoadExample(t *testing.T) {
 	want := &config.Config{
 		ConfigFile: "testdata/example.yaml",
 		Listen:     "127.0.0.1:8000", OpsListen: "0.0.0.0:8001", LogLevel: slog.LevelDebug, LogFormat: "text",
-		AllowedHosts:      []string{"sidecar.internal", "sidecar.internal:8000"},
+		AllowedHosts: []string{"sidecar.internal", "sidecar.internal:8000"},
+
+		Protocols:           []string{"imds", "appservice", "servicefabric", "arc"},
+		ServiceFabricListen: "[::1]:2377", ServiceFabricThumbprintFile: "/run/svidecar/thumbprint", ServiceFabricCertificateFile: "/run/svidecar/servicefabric.pem",
+		ArcListen: "127.0.0.1:40343", ArcTokensDir: "/var/opt/azcmagent/tokens",
+		InstanceMetadataPaths: []string{"instance/compute"}, InstanceMetadataHost: "169.254.169.254:80",
+		MetadataHeaderRequired: true, NMIMetrics: true,
+
 		RequireAPIVersion: true,
 		IdentityHeader:    secret.New("example-header-that-guards-nothing"), IdentityHeaderFile: "testdata/identity-header",
 		Cloud: "usgov", AuthorityHost: "https://login.microsoftonline.us/", AuthorityCAFile: "testdata/ca.pem", Region: "usgovvirginia",

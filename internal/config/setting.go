@@ -81,6 +81,54 @@ var settings = []setting{
 		usage: "refuse requests on the IMDS path that lack api-version, as the real service does",
 	},
 	{
+		field: listField("protocols", func(c *Config) *[]string { return &c.Protocols }, oneOf(protocolNames...)), def: "imds,appservice",
+		usage: "`protocols` to serve, separated by commas: imds, appservice, azureml, cloudshell, servicefabric, arc",
+	},
+	{
+		field: textField("servicefabric-listen", func(c *Config) *string { return &c.ServiceFabricListen }, parseAddress), def: "127.0.0.1:2377",
+		usage: "loopback `address` of the HTTPS listener of the protocol servicefabric",
+	},
+	{
+		field: textField("servicefabric-thumbprint-file", func(c *Config) *string { return &c.ServiceFabricThumbprintFile }, parsePath),
+		usage: "`file` to write the SHA-1 thumbprint of that listener's certificate to, for IDENTITY_SERVER_THUMBPRINT",
+	},
+	{
+		field: textField("servicefabric-certificate-file", func(c *Config) *string { return &c.ServiceFabricCertificateFile }, parsePath),
+		usage: "PEM `file` to write that certificate to, for clients that verify it",
+	},
+	{
+		field: textField("arc-listen", func(c *Config) *string { return &c.ArcListen }, parseAddress), def: "127.0.0.1:40342",
+		usage: "loopback `address` of the listener of the protocol arc",
+	},
+	{
+		field: textField("arc-tokens-dir", func(c *Config) *string { return &c.ArcTokensDir }, parsePath), def: "/var/opt/azcmagent/tokens",
+		usage: "`directory` of the keys that prove a client of the protocol arc; SDKs take no other than the default",
+	},
+	{
+		field: textField("instance-metadata-file", func(c *Config) *string { return &c.InstanceMetadataFile }, parsePath),
+		usage: "JSON `file` to answer /metadata/instance from, read at the start",
+	},
+	{
+		field: listField("instance-metadata-paths", func(c *Config) *[]string { return &c.InstanceMetadataPaths }, parseMetadataPath),
+		usage: "`paths` below /metadata/ to pass on to --instance-metadata-host, separated by commas, such as instance/compute; never identity",
+	},
+	{
+		field: textField("instance-metadata-host", func(c *Config) *string { return &c.InstanceMetadataHost }, parseHost), def: "169.254.169.254",
+		usage: "`host` of the machine's own metadata service, for --instance-metadata-paths",
+	},
+	{
+		field: boolField("block-instance-metadata", func(c *Config) *bool { return &c.BlockInstanceMetadata }), def: "false",
+		usage: "as of aad-pod-identity: make sure that /metadata/instance is refused, as it is by default",
+	},
+	{
+		field: boolField("metadata-header-required", func(c *Config) *bool { return &c.MetadataHeaderRequired }), def: "true",
+		usage: "as of aad-pod-identity: the header Metadata is always required, so it cannot be false",
+	},
+	{
+		field: boolField("nmi-metrics", func(c *Config) *bool { return &c.NMIMetrics }), def: "false",
+		usage: "show the metric of aad-pod-identity's NMI too, for dashboards that look for it",
+	},
+	{
 		field: headerField("identity-header", func(c *Config) *secret.Value { return &c.IdentityHeader }),
 		usage: "shared `secret` of App Service clients (their IDENTITY_HEADER or MSI_SECRET); other users of this machine can read flags, so prefer --identity-header-file",
 	},
