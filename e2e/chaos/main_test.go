@@ -79,7 +79,7 @@ func fullForm() size {
 	return size{
 		clients: 1000, every: time.Second, perClass: 6,
 		before: 3 * time.Second, fault: 8 * time.Second, after: 2 * time.Second, timeout: 4 * time.Second,
-		parallel: 3, fresh: 2 * time.Second, growth: 32e6, retryAfter: 5,
+		parallel: 3, fresh: 2 * time.Second, growth: 48e6, retryAfter: 5,
 		short: lives{8 * time.Second, 0}, medium: lives{60 * time.Second, 4 * time.Second}, long: lives{380 * time.Second, 4 * time.Second},
 	}
 }
