@@ -52,7 +52,7 @@ func (o *options) register(fs *pflag.FlagSet) {
 	fs.StringVar(&in.SPIFFE.CSIDriver, "spiffe-csi-driver", "csi.spiffe.io", "CSI driver that mounts the Workload API")
 	fs.StringVar(&in.SPIFFE.HostPath, "spiffe-host-path", "", "directory of the Workload API on each node, in place of the CSI driver")
 	fs.StringVar(&in.SPIFFE.SocketFile, "spiffe-socket-file", "spire-agent.sock", "name of the Workload API's socket in that directory")
-	fs.StringVar(&o.podIdentity, "pod-identity", string(webhook.PodIdentityOff), "which bindings of aad-pod-identity inject: off, cluster or namespaced")
+	fs.StringVar(&o.podIdentity, "pod-identity", string(webhook.PodIdentityNone), "which bindings of aad-pod-identity inject: none, cluster or namespaced")
 	fs.StringVar(&w.Namespace, "namespace", "", "namespace of the webhook; required")
 	fs.StringVar(&w.Service, "service", "svidecar-webhook", "Service by which the API server reaches the webhook")
 	fs.StringVar(&w.Secret, "secret", "svidecar-webhook", "Secret that keeps the certificate")

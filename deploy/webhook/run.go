@@ -115,7 +115,7 @@ func (s *Server) watch(ctx context.Context, mgr manager.Manager) error {
 		for _, kind := range podIdentityKinds {
 			gvk := kindOf(kind)
 			if _, err := mgr.GetRESTMapper().RESTMapping(gvk.GroupKind(), gvk.Version); err != nil {
-				return fmt.Errorf("webhook: the cluster has no %s: turn pod identity off, or install the definitions of aad-pod-identity: %w", kind, err)
+				return fmt.Errorf("webhook: the cluster has no %s: set pod identity to none, or install the definitions of aad-pod-identity: %w", kind, err)
 			}
 			object := new(unstructured.Unstructured)
 			object.SetGroupVersionKind(gvk)

@@ -22,7 +22,7 @@ type PodIdentity string
 
 // The choices.
 const (
-	PodIdentityOff        PodIdentity = "off"
+	PodIdentityNone       PodIdentity = "none"
 	PodIdentityCluster    PodIdentity = "cluster"    // those of all namespaces, as in its standard mode
 	PodIdentityNamespaced PodIdentity = "namespaced" // those of the pod's own
 )
@@ -30,10 +30,10 @@ const (
 func (p PodIdentity) on() bool { return p == PodIdentityCluster || p == PodIdentityNamespaced }
 
 func (p PodIdentity) validate() error {
-	if p == "" || p == PodIdentityOff || p.on() {
+	if p == "" || p == PodIdentityNone || p.on() {
 		return nil
 	}
-	return fmt.Errorf("webhook: pod identity %q is none of %s, %s, %s", p, PodIdentityOff, PodIdentityCluster, PodIdentityNamespaced)
+	return fmt.Errorf("webhook: pod identity %q is none of %s, %s, %s", p, PodIdentityNone, PodIdentityCluster, PodIdentityNamespaced)
 }
 
 // podIdentityKinds are the kinds whose objects are read.

@@ -32,7 +32,7 @@ type Config struct {
 
 	Inject       inject.Config // of the installation
 	DetectNative bool          // take Inject.NativeSidecars from the version of the API server
-	PodIdentity  PodIdentity   // whether the objects of aad-pod-identity count; empty means PodIdentityOff
+	PodIdentity  PodIdentity   // whether the objects of aad-pod-identity count; empty means PodIdentityNone
 
 	Namespace     string // of the webhook itself; required
 	Service       string // by which the API server reaches it, in Namespace; required
