@@ -55,6 +55,12 @@ func (r *replica) text() string {
 	return r.log.String()
 }
 
+// tail is the end of the log.
+func (r *replica) tail() string {
+	lines := strings.SplitAfter(r.text(), "\n")
+	return strings.Join(lines[max(0, len(lines)-20):], "")
+}
+
 func (r *replica) kill() {
 	_ = r.cmd.Process.Kill()
 	<-r.done
@@ -70,10 +76,10 @@ func (r *replica) end(t *testing.T) (took time.Duration) {
 	select {
 	case <-r.done:
 	case <-time.After(30 * time.Second):
-		t.Fatalf("it has not ended after 30 s:\n%s", r.text())
+		t.Fatalf("it has not ended after 30 s:\n%s", r.tail())
 	}
 	if code := r.cmd.ProcessState.ExitCode(); code != 0 {
-		t.Errorf("it ended with status %d:\n%s", code, r.text())
+		t.Errorf("it ended with status %d:\n%s", code, r.tail())
 	}
 	return time.Since(begin)
 }
@@ -170,7 +176,9 @@ func arguments(t *testing.T) []string {
 		var item struct {
 			Kind string
 			Spec struct {
-				Template struct{ Spec struct{ Containers []struct{ Args []string } } }
+				Template struct {
+					Spec struct{ Containers []struct{ Args []string } }
+				}
 			}
 		}
 		if err := d.Decode(&item); errors.Is(err, io.EOF) {
@@ -219,7 +227,7 @@ func wait(t *testing.T, what string, ready func() error) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("waiting for %s: %v; the webhook's log:\n%s", what, err, first.text())
+			t.Fatalf("waiting for %s: %v; the webhook's log:\n%s", what, err, first.tail())
 		}
 	}
 }
@@ -233,9 +241,9 @@ func (r *replica) waitReady(t *testing.T) {
 		select {
 		case <-tick.C:
 		case <-r.done:
-			t.Fatalf("it has ended:\n%s", r.text())
+			t.Fatalf("it has ended:\n%s", r.tail())
 		case <-deadline:
-			t.Fatalf("it is not ready after a minute:\n%s", r.text())
+			t.Fatalf("it is not ready after a minute:\n%s", r.tail())
 		}
 	}
 }

@@ -4,14 +4,14 @@
 
 {{- define "svidecar.selector" -}}
 app.kubernetes.io/name: svidecar-webhook
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "svidecar.labels" -}}
 {{ include "svidecar.selector" . }}
 app.kubernetes.io/part-of: svidecar
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- end }}
 
 {{- /* An image of repository, tag and digest: (list . .Values.image) */ -}}
