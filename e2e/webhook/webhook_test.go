@@ -84,6 +84,9 @@ func TestWebhook(t *testing.T) {
 				t.Errorf("containers %v, want %v", got, tt.want)
 			}
 			for _, c := range p.Spec.InitContainers {
+				if token := slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return strings.HasPrefix(m.Name, "kube-api-access-") }); token != (c.Name == "setup") {
+					t.Errorf("container %s has the API server's token: %v", c.Name, token)
+				}
 				if c.Name == "svidecar" && !hasEnv(c, "AZURE_CLIENT_ID", client) {
 					t.Errorf("the sidecar does not have the service account's client id: %v", c.Env)
 				}
