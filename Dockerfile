@@ -28,6 +28,13 @@ LABEL org.opencontainers.image.source="https://github.com/svidecar/svidecar" \
       org.opencontainers.image.version="$VERSION"
 
 # Another binary is another four lines like these, above this one.
+FROM base AS svidecar-webhook
+LABEL org.opencontainers.image.title="svidecar-webhook" \
+      org.opencontainers.image.description="Adds svidecar to Kubernetes pods that ask for it"
+COPY --from=build /out/svidecar-webhook /svidecar-webhook
+EXPOSE 9443
+ENTRYPOINT ["/svidecar-webhook"]
+
 FROM base AS svidecar
 LABEL org.opencontainers.image.title="svidecar" \
       org.opencontainers.image.description="Local credential sidecar for Microsoft Entra ID"

@@ -153,7 +153,7 @@ func TestPatchIsMinimal(t *testing.T) {
 		got = append(got, op.Op+" "+op.Path)
 	}
 	want := []string{
-		"add /spec/initContainers", "add /spec/volumes", "add /metadata/annotations/svidecar.io~1injected",
+		"add /spec/initContainers", "add /spec/volumes", "add /spec/volumes/-", "add /metadata/annotations/svidecar.io~1injected",
 		"add /spec/containers/0/env/-", "add /spec/containers/0/env/-", "add /spec/containers/0/env/-", "add /spec/containers/0/env/-", "add /spec/containers/0/env/-",
 		"add /spec/containers/0/env/0/value", "add /spec/containers/0/env/-",
 	}

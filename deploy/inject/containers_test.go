@@ -215,6 +215,38 @@ func TestIdentity(t *testing.T) {
 	wantRefusal(t, err, `the sidecar would not start: the identities bound by aadpodidbinding: identities[0].client-id: "x" is not a GUID`)
 }
 
+// TestAPITokenStaysOut: the API server mounts its token into whatever container
+// has nothing at that path, after the webhooks too.
+func TestAPITokenStaysOut(t *testing.T) {
+	const at = "/var/run/secrets/kubernetes.io/serviceaccount"
+	for _, tt := range []struct {
+		name      string
+		automount any
+		mounted   bool
+	}{{"not said", nil, true}, {"on", true, true}, {"off", false, false}} {
+		raw := podWith(t, on("svidecar.io/mode", "redirect"), func(spec object) {
+			if tt.automount != nil {
+				spec["automountServiceAccountToken"] = tt.automount
+			}
+		})
+		pod, _ := injected(t, config(), inject.Input{Pod: raw})
+		for _, name := range []string{"svidecar-redirect", "svidecar"} {
+			mounts := named(t, pod, name).VolumeMounts
+			i := slices.IndexFunc(mounts, func(m corev1.VolumeMount) bool { return m.MountPath == at })
+			if (i >= 0) != tt.mounted {
+				t.Errorf("%s: %s has mounts %+v", tt.name, name, mounts)
+			}
+			if i < 0 {
+				continue
+			}
+			v := pod.Spec.Volumes[slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == mounts[i].Name })]
+			if v.EmptyDir == nil || v.EmptyDir.Medium != corev1.StorageMediumMemory || !mounts[i].ReadOnly {
+				t.Errorf("%s: %s has %+v there", tt.name, name, v)
+			}
+		}
+	}
+}
+
 // short is the first four digits.
 func short(id string) string {
 	if id == "" {
@@ -230,7 +262,7 @@ func TestSPIFFE(t *testing.T) {
 		t.Errorf("the socket is %q", got)
 	}
 	v := pod.Spec.Volumes
-	if len(v) != 1 || v[0].CSI == nil || v[0].CSI.Driver != "csi.spiffe.io" || !*v[0].CSI.ReadOnly || sidecar.VolumeMounts[0].MountPath != "/run/svidecar/spiffe" {
+	if len(v) != 2 || v[0].CSI == nil || v[0].CSI.Driver != "csi.spiffe.io" || !*v[0].CSI.ReadOnly || sidecar.VolumeMounts[0].MountPath != "/run/svidecar/spiffe" {
 		t.Errorf("volumes %+v, mounts %+v; want the CSI driver's and no token", v, sidecar.VolumeMounts)
 	}
 	cfg := config()

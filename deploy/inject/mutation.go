@@ -125,7 +125,7 @@ func (m *mutation) ownSidecar() (sidecar container, injected bool, err error) {
 		}
 	}
 	for _, v := range m.pod.entries("volumes") {
-		if name := v["name"]; name == tokenVolume || name == socketVolume || name == caVolume {
+		if name := v["name"]; name == tokenVolume || name == socketVolume || name == caVolume || name == emptyVolume {
 			return sidecar, false, fmt.Errorf("the pod has a volume %q that svidecar did not add: rename it", name)
 		}
 	}

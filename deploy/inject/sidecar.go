@@ -21,6 +21,10 @@ const (
 	caVolume     = "svidecar-ca"
 	caDir        = "/etc/svidecar/ca"
 	caFile       = "ca.crt"
+	emptyVolume  = "svidecar-empty"
+	// The API server mounts its own token here into every container that has
+	// nothing here, into those too that a webhook adds.
+	apiTokenDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 )
 
 // environment is a list of variables in the making.
@@ -174,7 +178,7 @@ func (m *mutation) sidecar(w wish, mode Mode, env []object) object {
 }
 
 // redirection is the init container. It alone is root, with one capability; it
-// has no token, no mount and no secret.
+// has no token and no secret.
 func (m *mutation) redirection(w wish, mode Mode) object {
 	args := []any{"redirect", "--method=nftables", "--to-port=" + strconv.Itoa(w.port)}
 	if mode == ModeAddress {
@@ -187,7 +191,20 @@ func (m *mutation) redirection(w wish, mode Mode) object {
 		"capabilities":   object{"drop": []any{"ALL"}, "add": []any{"NET_ADMIN"}},
 		"seccompProfile": object{"type": "RuntimeDefault"},
 	}
+	if mounts := m.keepAPITokenOut(); len(mounts) > 0 {
+		c["volumeMounts"] = mounts
+	}
 	return c
+}
+
+// keepAPITokenOut mounts an empty directory where the API server would mount
+// the pod's token for itself, which neither of ours needs. In memory, because
+// the cluster autoscaler keeps nodes whose pods have directories on disk.
+func (m *mutation) keepAPITokenOut() []any {
+	if m.pod.get("spec", "automountServiceAccountToken") == false {
+		return nil
+	}
+	return []any{object{"name": emptyVolume, "mountPath": apiTokenDir, "readOnly": true}}
 }
 
 // container is what both have. The end of the log becomes the reason that
@@ -235,7 +252,7 @@ func (m *mutation) mounts(w wish) []any {
 	if m.cfg.CAConfigMap != "" {
 		mounts = append(mounts, object{"name": caVolume, "mountPath": caDir, "readOnly": true})
 	}
-	return mounts
+	return append(mounts, m.keepAPITokenOut()...)
 }
 
 // volumes are the sidecar's alone.
@@ -251,6 +268,9 @@ func (m *mutation) volumes(w wish, cfg *config.Config) []object {
 	}
 	if m.cfg.CAConfigMap != "" {
 		list = append(list, object{"name": caVolume, "configMap": object{"name": m.cfg.CAConfigMap, "items": []any{object{"key": caFile, "path": caFile}}}})
+	}
+	if len(m.keepAPITokenOut()) > 0 {
+		list = append(list, object{"name": emptyVolume, "emptyDir": object{"medium": "Memory", "sizeLimit": "4Ki"}})
 	}
 	return list
 }

@@ -73,6 +73,14 @@ var mayNotLink = map[string][]string{
 		"github.com/rogpeppe/",
 		"github.com/google/go-cmp",
 	},
+	"svidecar-webhook": {
+		"github.com/Azure/",
+		"github.com/AzureAD/",
+		"github.com/onsi/",
+		"github.com/stretchr/",
+		"github.com/rogpeppe/",
+		"github.com/google/go-cmp",
+	},
 }
 
 // TestLinkedModulesGolden makes every module that enters a binary show up in a

@@ -577,6 +577,22 @@ func runReadme(t *testing.T, p program, pages map[string]page) {
 	checkLog(t, dev.next(t, `"outcome":"invalid_request"`), pages["docs/operations.md"])
 }
 
+// webhookMetrics are the names of the webhook's own metrics.
+func webhookMetrics(t *testing.T) (names []string) {
+	t.Helper()
+	source, err := os.ReadFile(filepath.Join(root, "deploy", "webhook", "metrics.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`Name: +"(svidecar_webhook_[a-z_]+)"`).FindAllSubmatch(source, -1) {
+		names = append(names, string(m[1]))
+	}
+	if len(names) < 3 {
+		t.Fatalf("deploy/webhook/metrics.go names %d metrics: it was misread", len(names))
+	}
+	return names
+}
+
 // checkDocumentedMetrics wants documented metrics to exist, and metrics to be documented.
 func checkDocumentedMetrics(t *testing.T, text string, pages map[string]page) {
 	types := regexp.MustCompile(`(?m)^# TYPE (svidecar_\S+)`).FindAllStringSubmatch(text, -1)
@@ -588,6 +604,12 @@ func checkDocumentedMetrics(t *testing.T, text string, pages map[string]page) {
 		exist[m[1]], exist[m[1]+"_bucket"] = true, true
 		if !strings.Contains(pages["docs/operations.md"].text, "| `"+m[1]+"` |") {
 			t.Errorf("docs/operations.md does not explain %s", m[1])
+		}
+	}
+	for _, metric := range webhookMetrics(t) {
+		exist[metric] = true
+		if !strings.Contains(pages["docs/kubernetes.md"].text, "| `"+metric+"` |") {
+			t.Errorf("docs/kubernetes.md does not explain %s", metric)
 		}
 	}
 	for _, name := range sortedNames(pages) {
