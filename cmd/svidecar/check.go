@@ -14,7 +14,7 @@ import (
 // person is known at the start and not from the first app that fails.
 func (sc *sidecar) checkSources(ctx context.Context) error {
 	for _, k := range sc.sources.keepers {
-		if err := k.start(); err != nil {
+		if err := k.start(ctx); err != nil {
 			return err
 		}
 	}

@@ -37,7 +37,7 @@ from SPIRE.`,
 				return err
 			}
 			if own.export != "" {
-				dropped, err := exportDocuments(is.dir, own.export)
+				dropped, err := exportDocuments(cmd.Context(), is.dir, own.export)
 				if err != nil {
 					return err
 				}

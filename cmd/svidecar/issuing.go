@@ -44,19 +44,19 @@ func newIssuing(cfg *config.Config, flags issuerFlags) (*issuing, error) {
 }
 
 // publish shows the keys, and then takes them for published.
-func (is *issuing) publish() error {
+func (is *issuing) publish(ctx context.Context) error {
 	keys := is.dir.Keys()
 	if err := is.documents.Update(publicOf(keys)...); err != nil {
 		return err
 	}
 	is.refresh()
-	return is.dir.MarkPublished(kids(keys)...)
+	return is.dir.MarkPublished(ctx, kids(keys)...)
 }
 
 // run serves until ctx ends.
 func (is *issuing) run(ctx context.Context) error {
 	kept := &keeper{dir: is.dir, every: is.cfg.RotateEvery, log: is.log, publish: is.publish}
-	if err := kept.start(); err != nil {
+	if err := kept.start(ctx); err != nil {
 		return err
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", is.flags.listen)
@@ -69,7 +69,7 @@ func (is *issuing) run(ctx context.Context) error {
 		return err
 	}
 	is.log.Info("publishing", "version", version(), "issuer", is.dir.Issuer(), "address", l.Addr().String(), "https", is.flags.certFile != "")
-	kept.tend(nil) // whoever asks now waits in the listeners for what it publishes
+	kept.tend(ctx, nil) // whoever asks now waits in the listeners for what it publishes
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return is.server.Run(ctx, l) })
 	group.Go(func() error {

@@ -18,7 +18,7 @@ type keeper struct {
 	dir     *keydir.Dir
 	every   time.Duration // zero: others rotate
 	log     *slog.Logger
-	publish func() error // nil: others publish
+	publish func(context.Context) error // nil: others publish
 
 	round time.Duration // shorter than the usual one, for tests; zero: the usual one
 
@@ -28,11 +28,11 @@ type keeper struct {
 }
 
 // start refuses at once what could never be done, and makes a key if one is due.
-func (k *keeper) start() error {
+func (k *keeper) start(ctx context.Context) error {
 	if k.every == 0 {
 		return nil
 	}
-	if _, _, err := k.dir.RotateIfDue(k.every); err != nil {
+	if _, _, err := k.dir.RotateIfDue(ctx, k.every); err != nil {
 		return fmt.Errorf("--rotate-every: %w", err)
 	}
 	return nil
@@ -49,7 +49,7 @@ func (k *keeper) run(ctx context.Context) {
 	var rounds sync.WaitGroup
 	defer rounds.Wait()
 	rounds.Go(func() { k.rounds(ctx) })
-	if err := k.dir.Watch(ctx, k.tend); err != nil && ctx.Err() == nil {
+	if err := k.dir.Watch(ctx, func(err error) { k.tend(ctx, err) }); err != nil && ctx.Err() == nil {
 		k.log.Error("the directory of keys is no longer watched: restart to see its changes", "dir", k.dir.Path(), "error", err.Error())
 	}
 }
@@ -64,7 +64,7 @@ func (k *keeper) rounds(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(min(wait, cmp.Or(k.round, wait))):
-			k.tend(nil)
+			k.tend(ctx, nil)
 			k.tellForgotten()
 		}
 	}
@@ -77,21 +77,21 @@ func (k *keeper) inTrouble() bool {
 }
 
 // tend does what is due, whenever the directory or the state of a key changes.
-func (k *keeper) tend(err error) {
+func (k *keeper) tend(ctx context.Context, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	// What fails keeps nothing else from being done: a stolen key must leave
 	// the documents although no new one can be made.
 	all := []error{err}
 	if k.every > 0 {
-		_, _, err := k.dir.RotateIfDue(k.every)
+		_, _, err := k.dir.RotateIfDue(ctx, k.every)
 		all = append(all, err)
 	}
 	if k.publish != nil {
-		all = append(all, k.publish())
+		all = append(all, k.publish(ctx))
 	}
 	if k.every > 0 || k.publish != nil {
-		_, err := k.dir.Prune()
+		_, err := k.dir.Prune(ctx)
 		all = append(all, err)
 	}
 	k.tellStates()

@@ -19,9 +19,9 @@ func TestKeeperRotatesInTime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		publish := func() error { return dir.MarkPublished(kids(dir.Keys())...) }
+		publish := func(ctx context.Context) error { return dir.MarkPublished(ctx, kids(dir.Keys())...) }
 		k := &keeper{dir: dir, every: 30 * 24 * time.Hour, log: slog.New(slog.DiscardHandler), publish: publish}
-		k.tend(nil)
+		k.tend(t.Context(), nil)
 		seen := map[string]bool{}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -53,10 +53,10 @@ func TestKeeperGoesOnInTrouble(t *testing.T) {
 			t.Fatal(err)
 		}
 		published := 0
-		k := &keeper{dir: dir, every: time.Hour, log: slog.New(slog.DiscardHandler), publish: func() error { published++; return nil }}
+		k := &keeper{dir: dir, every: time.Hour, log: slog.New(slog.DiscardHandler), publish: func(context.Context) error { published++; return nil }}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		k.tend(nil)
+		k.tend(t.Context(), nil)
 		go func() {
 			defer close(done)
 			k.rounds(ctx)
@@ -79,7 +79,7 @@ func TestKeeperRuns(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	looks := 0
-	k := &keeper{dir: dir, round: time.Millisecond, log: slog.New(slog.DiscardHandler), publish: func() error {
+	k := &keeper{dir: dir, round: time.Millisecond, log: slog.New(slog.DiscardHandler), publish: func(context.Context) error {
 		if looks++; looks == 10 {
 			cancel()
 		}

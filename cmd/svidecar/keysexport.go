@@ -23,7 +23,7 @@ and once more when a retired key has left (see "svidecar keys list").`,
 			if err != nil {
 				return err
 			}
-			dropped, err := exportDocuments(dir, args[0])
+			dropped, err := exportDocuments(cmd.Context(), dir, args[0])
 			if err != nil {
 				return err
 			}

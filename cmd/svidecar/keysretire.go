@@ -27,7 +27,7 @@ take a day, so remove the federated credentials too if that is too long.`,
 			if err != nil {
 				return err
 			}
-			if err := dir.Retire(args[0], now); err != nil {
+			if err := dir.Retire(cmd.Context(), args[0], now); err != nil {
 				return err
 			}
 			if err := printRows(cmd.OutOrStdout(), rowsOf(dir.Keys())); err != nil {

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/svidecar/svidecar/mint/keydir"
 )
 
 func keysRotateCommand() *cobra.Command {
@@ -22,12 +25,11 @@ publishes it at once. Static documents must be exported and uploaded again.`,
 			if err != nil {
 				return err
 			}
+			rotate := dir.Rotate
 			if cmd.Flags().Changed("publication-wait") {
-				if err := dir.SetPublicationWait(wait); err != nil {
-					return err
-				}
+				rotate = func(ctx context.Context) (keydir.Key, error) { return dir.RotateWithWait(ctx, wait) }
 			}
-			key, err := dir.Rotate()
+			key, err := rotate(cmd.Context())
 			if err != nil {
 				return err
 			}

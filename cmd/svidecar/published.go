@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"path/filepath"
 
@@ -20,11 +21,11 @@ func kids(keys []keydir.Key) (ids []string) {
 
 // exportDocuments writes the documents, and then takes their keys for published.
 // It returns the kids that were in the key set there and are not now.
-func exportDocuments(dir *keydir.Dir, site string) (dropped []string, err error) {
+func exportDocuments(ctx context.Context, dir *keydir.Dir, site string) (dropped []string, err error) {
 	if err := apart(dir.Path(), site); err != nil {
 		return nil, err
 	}
-	err = dir.Publish(func(keys []keydir.Key) error {
+	err = dir.Publish(ctx, func(keys []keydir.Key) error {
 		discovery, keySet, err := mint.Documents(dir.Issuer(), publicOf(keys)...)
 		if err != nil {
 			return err

@@ -56,7 +56,7 @@ func newRotated(src config.Source) (*mint.Local, *keeper, error) {
 func (s sources) keep(ctx context.Context) (stopped func()) {
 	var running sync.WaitGroup
 	for _, k := range s.keepers {
-		k.tend(nil)
+		k.tend(ctx, nil)
 		running.Go(func() { k.run(ctx) })
 	}
 	return running.Wait

@@ -2,6 +2,7 @@ package keydir_test
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"errors"
 	"fmt"
@@ -86,15 +87,15 @@ func operate(op, path string, hooks keydir.TestHooks) error {
 	dir.Hook(hooks)
 	switch op {
 	case "rotate":
-		_, err = dir.Rotate()
+		_, err = dir.Rotate(context.Background())
 	case "publish":
-		err = dir.MarkPublished(dir.Keys()[1].ID)
+		err = dir.MarkPublished(context.Background(), dir.Keys()[1].ID)
 	case "prune":
-		_, err = dir.Prune()
+		_, err = dir.Prune(context.Background())
 	default:
 		state, _ := strings.CutPrefix(op, "retire ")
 		i := slices.IndexFunc(dir.Keys(), func(k keydir.Key) bool { return k.State.String() == state })
-		err = dir.Retire(dir.Keys()[i].ID, true)
+		err = dir.Retire(context.Background(), dir.Keys()[i].ID, true)
 	}
 	return err
 }

@@ -104,7 +104,7 @@ func checkAfterCrash(t *testing.T, c *crashing, said string) {
 	}
 	c.Dir, err = keydir.Open(c.path)
 	c.must(err)
-	if _, err := c.Prune(); err != nil {
+	if _, err := c.Prune(t.Context()); err != nil {
 		t.Errorf("%s: Prune: %v", said, err)
 	}
 	checkComplete(t, c.Dir, said)

@@ -1,6 +1,7 @@
 package keydir
 
 import (
+	"context"
 	"crypto"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ func (d *Dir) first(m manifest, key crypto.Signer) error {
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		return d.cannot("make the directory", err)
 	}
-	return d.locked(func() error {
+	return d.locked(context.Background(), func() error {
 		if err := d.vacant(); err != nil {
 			return err
 		}

@@ -43,7 +43,7 @@ func TestRotationDrill(t *testing.T) {
 		begun := time.Now()
 		d.run(t, begun.Add(2*time.Hour))
 		old := d.signs(t)
-		if _, err := d.dir.Rotate(); err != nil {
+		if _, err := d.dir.Rotate(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		d.run(t, begun.Add(25*time.Hour))
@@ -74,7 +74,7 @@ func TestRotationWithoutTheWait(t *testing.T) {
 		begun := time.Now()
 		d.run(t, begun.Add(90*time.Minute))
 		before := d.entra.Calls().Refusals
-		if _, err := d.dir.Rotate(); err != nil {
+		if _, err := d.dir.Rotate(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		d.run(t, begun.Add(4*time.Hour))
@@ -150,7 +150,7 @@ func (d *drill) run(t *testing.T, end time.Time) {
 			t.Fatal(err)
 		}
 		d.publish(t)
-		if _, err := d.dir.Prune(); err != nil {
+		if _, err := d.dir.Prune(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		for _, resource := range []string{"https://vault.azure.net", "https://storage.azure.com", "https://graph.microsoft.com"} {
@@ -178,7 +178,7 @@ func (d *drill) publish(t *testing.T) {
 	d.mu.Lock()
 	d.discovery, d.published = discovery, keySet
 	d.mu.Unlock()
-	if err := d.dir.MarkPublished(ids...); err != nil {
+	if err := d.dir.MarkPublished(t.Context(), ids...); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,6 +1,7 @@
 package keydir
 
 import (
+	"context"
 	"crypto"
 	"time"
 )
@@ -19,6 +20,15 @@ func CreateHooked(dir string, opts Options, h TestHooks) (*Dir, error) {
 
 // Hook sets the hooks of d.
 func (d *Dir) Hook(h TestHooks) { d.hooks = hooks{h.Step, h.Generate, h.Quiet} }
+
+// SetWait changes the publication wait alone, which programs cannot.
+func (d *Dir) SetWait(ctx context.Context, wait time.Duration) error {
+	_, err := d.update(ctx, func(e *edit) error {
+		e.Wait = duration(wait)
+		return nil
+	})
+	return err
+}
 
 // Cannot is the error of a writer that could not.
 func (d *Dir) Cannot(err error) error { return d.cannot("test", err) }

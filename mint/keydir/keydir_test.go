@@ -154,12 +154,12 @@ func (f *fixture) publish() {
 	for _, k := range f.Keys() {
 		kids = append(kids, k.ID)
 	}
-	f.must(f.MarkPublished(kids...))
+	f.must(f.MarkPublished(f.t.Context(), kids...))
 }
 
 func (f *fixture) rotate() keydir.Key {
 	f.t.Helper()
-	key, err := f.Rotate()
+	key, err := f.Rotate(f.t.Context())
 	f.must(err)
 	return key
 }

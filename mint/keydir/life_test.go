@@ -20,7 +20,7 @@ func TestLife(t *testing.T) {
 	none := func(*fixture) {}
 	publish := func(f *fixture) { f.publish() }
 	rotate := func(f *fixture) { f.rotate() }
-	prune := func(f *fixture) { _, err := f.Prune(); f.must(err) }
+	prune := func(f *fixture) { _, err := f.Prune(f.t.Context()); f.must(err) }
 	synctest.Test(t, func(t *testing.T) {
 		f := create(t, 0)
 		for i, row := range []struct {
@@ -131,7 +131,7 @@ func TestClockSetBack(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "clock") || !strings.Contains(err.Error(), ahead) {
 			t.Errorf("Signer = %v, want it to doubt the clock", err)
 		}
-		if err := f.Retire(f.kid("A"), true); err == nil || !strings.Contains(err.Error(), "clock") {
+		if err := f.Retire(t.Context(), f.kid("A"), true); err == nil || !strings.Contains(err.Error(), "clock") {
 			t.Errorf("Retire = %v, want it to doubt the clock", err)
 		}
 		f.publish()
@@ -168,7 +168,7 @@ func TestRotateRefuses(t *testing.T) {
 		refused := func(says string) {
 			t.Helper()
 			before := f.files()
-			_, err := f.Rotate()
+			_, err := f.Rotate(t.Context())
 			if !errors.Is(err, keydir.ErrRotating) || !strings.Contains(err.Error(), says) {
 				t.Errorf("Rotate = %v, want ErrRotating and %q", err, says)
 			}
@@ -196,14 +196,14 @@ func TestRotateKeepsToAHundred(t *testing.T) {
 			from = append(from, time.Now().Add(time.Duration(i-98)*10*time.Second))
 		}
 		f := written(t, from)
-		f.must(f.SetPublicationWait(time.Second))
+		f.must(f.SetWait(t.Context(), time.Second))
 		f.rotate()
 		f.publish()
 		time.Sleep(time.Second)
 		if n := len(f.Documented()); n != 100 {
 			t.Fatalf("%d keys in the document, want 100", n)
 		}
-		_, err := f.Rotate()
+		_, err := f.Rotate(t.Context())
 		if err == nil || errors.Is(err, keydir.ErrRotating) || !strings.Contains(err.Error(), "100 keys") || !strings.Contains(err.Error(), f.NextChange().Format(time.RFC3339)) {
 			t.Errorf("Rotate with 100 keys = %v, want a refusal that says when", err)
 		}
@@ -217,7 +217,7 @@ func TestRotateIfDue(t *testing.T) {
 	const every, wait = 100 * time.Hour, 10 * time.Hour
 	synctest.Test(t, func(t *testing.T) {
 		f := create(t, wait)
-		if _, _, err := f.RotateIfDue(wait + linger); err == nil {
+		if _, _, err := f.RotateIfDue(t.Context(), wait+linger); err == nil {
 			t.Error("RotateIfDue takes a period in which a rotation cannot end")
 		} else {
 			checkOneLine(t, err)
@@ -242,7 +242,7 @@ func TestRotateIfDue(t *testing.T) {
 			if i == 2 || i == 7 {
 				f.publish()
 			}
-			key, rotated, err := f.RotateIfDue(every)
+			key, rotated, err := f.RotateIfDue(t.Context(), every)
 			if err != nil || rotated != row.rotated || rotated != (key.ID != "") {
 				t.Fatalf("row %d: RotateIfDue = %v, %v, %v; want %v; %s", i, key.ID, rotated, err, row.rotated, f.states())
 			}
@@ -254,15 +254,15 @@ func TestSetPublicationWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := create(t, time.Hour)
 		for _, wait := range []time.Duration{0, -time.Hour, time.Second - 1, time.Minute + 1, 31 * 24 * time.Hour} {
-			if err := f.SetPublicationWait(wait); err == nil {
+			if err := f.SetWait(t.Context(), wait); err == nil {
 				t.Errorf("SetPublicationWait(%v) succeeds", wait)
 			}
 		}
 		f.publish()
 		f.rotate()
-		f.must(f.SetPublicationWait(2 * time.Hour))
+		f.must(f.SetWait(t.Context(), 2*time.Hour))
 		f.publish()
-		f.must(f.SetPublicationWait(time.Second)) // not for B, which is published
+		f.must(f.SetWait(t.Context(), time.Second)) // not for B, which is published
 		time.Sleep(2*time.Hour - 1)
 		if f.signer() != "A" {
 			t.Error("B signs too early")
@@ -270,6 +270,31 @@ func TestSetPublicationWait(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		if f.signer() != "B" {
 			t.Error("B does not sign")
+		}
+	})
+}
+
+// TestRotateWithWait: the wait is stored with the key that it is for, or not at all.
+func TestRotateWithWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := create(t, time.Hour)
+		f.publish()
+		for _, wait := range []time.Duration{0, time.Second - 1, 31 * 24 * time.Hour} {
+			if _, err := f.RotateWithWait(t.Context(), wait); err == nil || f.states() != "A:active" {
+				t.Errorf("RotateWithWait(%v) = %v and %s, want a refusal", wait, err, f.states())
+			} else {
+				checkOneLine(t, err)
+			}
+		}
+		if _, err := f.RotateWithWait(t.Context(), 2*time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.RotateWithWait(t.Context(), time.Second); !errors.Is(err, keydir.ErrRotating) {
+			t.Errorf("RotateWithWait while a key waits = %v, want ErrRotating", err)
+		}
+		f.publish()
+		if got := f.Keys()[1].SignsFrom.Sub(time.Now()); got != 2*time.Hour {
+			t.Errorf("the key waits for %v, want 2h: a refused call has stored its wait", got)
 		}
 	})
 }

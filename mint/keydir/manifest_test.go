@@ -155,9 +155,9 @@ func checkRefused(t *testing.T, f *fixture, name, says string) {
 	before, err := os.ReadFile(path)
 	f.must(err)
 	_, openErr := keydir.Open(f.Path())
-	_, rotateErr := f.Rotate()
-	_, pruneErr := f.Prune()
-	for _, err := range []error{openErr, f.Reload(), rotateErr, pruneErr, f.MarkPublished(f.kids...), f.Retire(f.kids[1], true)} {
+	_, rotateErr := f.Rotate(t.Context())
+	_, pruneErr := f.Prune(t.Context())
+	for _, err := range []error{openErr, f.Reload(), rotateErr, pruneErr, f.MarkPublished(t.Context(), f.kids...), f.Retire(t.Context(), f.kids[1], true)} {
 		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "restore it from a copy") && says != "larger than 1 MiB" {
 			t.Errorf("%s: %v, want it to say %q", name, err, says)
 			continue

@@ -71,12 +71,12 @@ func (m *model) operate() {
 	switch m.rng.IntN(12) {
 	case 0, 1, 2:
 		if len(m.kids) < 110 {
-			_, err := m.Rotate()
+			_, err := m.Rotate(m.t.Context())
 			m.did("rotate: %v", err)
 		}
 	case 3:
 		if len(m.kids) < 110 {
-			key, rotated, err := m.RotateIfDue(48 * time.Hour)
+			key, rotated, err := m.RotateIfDue(m.t.Context(), 48*time.Hour)
 			m.did("rotate if due: %s %v %v", key.ID, rotated, err)
 		}
 	case 4, 5, 6, 7:
@@ -86,17 +86,17 @@ func (m *model) operate() {
 			m.publishDocument(false)
 		}
 	case 9:
-		removed, err := m.Prune()
+		removed, err := m.Prune(m.t.Context())
 		m.did("prune: %d %v", len(removed), err)
 		m.must(err)
 	case 10:
 		m.wait = []time.Duration{time.Second, time.Minute, time.Hour, 24 * time.Hour, 40 * time.Hour}[m.rng.IntN(5)]
 		m.did("wait %v", m.wait)
-		m.must(m.SetPublicationWait(m.wait))
+		m.must(m.SetWait(m.t.Context(), m.wait))
 	case 11:
 		if keys := m.Keys(); m.marked { // only a key that waits goes
 			kid := keys[m.rng.IntN(len(keys))].ID
-			m.did("retire %s: %v", m.name(kid), m.Retire(kid, false))
+			m.did("retire %s: %v", m.name(kid), m.Retire(m.t.Context(), kid, false))
 		}
 	}
 }

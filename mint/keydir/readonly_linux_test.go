@@ -48,16 +48,16 @@ func inReadOnly(t *testing.T, path string) {
 	if _, err := dir.Signer(); err != nil || len(dir.Documented()) != 2 {
 		t.Errorf("%d keys, %v", len(dir.Documented()), err)
 	}
-	_, rotateErr := dir.Rotate()
+	_, rotateErr := dir.Rotate(t.Context())
 	if !errors.Is(rotateErr, keydir.ErrRotating) && !errors.Is(rotateErr, fs.ErrPermission) {
 		t.Errorf("Rotate = %v", rotateErr)
 	}
-	for _, err := range []error{dir.MarkPublished(dir.Keys()[1].ID), dir.Retire(dir.Keys()[1].ID, true)} {
+	for _, err := range []error{dir.MarkPublished(t.Context(), dir.Keys()[1].ID), dir.Retire(t.Context(), dir.Keys()[1].ID, true)} {
 		if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "read-only file system") {
 			t.Errorf("a writer = %v, want fs.ErrPermission", err)
 		}
 	}
-	if err := dir.MarkPublished(dir.Keys()[0].ID); err != nil {
+	if err := dir.MarkPublished(t.Context(), dir.Keys()[0].ID); err != nil {
 		t.Errorf("MarkPublished of a key that is = %v", err)
 	}
 	fmt.Println("read-only: all was tried")

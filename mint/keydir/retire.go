@@ -1,6 +1,7 @@
 package keydir
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,8 +23,8 @@ const minPrefix = 6
 // that waits signs from now on, or a new one. Until verifiers have fetched the
 // document anew they refuse what it signs, and what the old key has signed they
 // may still take.
-func (d *Dir) Retire(kid string, now bool) error {
-	_, err := d.update(func(e *edit) error {
+func (d *Dir) Retire(ctx context.Context, kid string, now bool) error {
+	_, err := d.update(ctx, func(e *edit) error {
 		if err := e.retire(kid, now); err != nil {
 			return fmt.Errorf("keydir: retire a key of %q: %w", d.path, err)
 		}

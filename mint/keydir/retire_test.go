@@ -54,7 +54,7 @@ func TestRetire(t *testing.T) {
 				if len(kid) == 1 {
 					kid = f.kid(kid)[:8]
 				}
-				err := f.Retire(kid, tt.now)
+				err := f.Retire(t.Context(), kid, tt.now)
 				if tt.says != "" {
 					if err == nil || !strings.Contains(err.Error(), tt.says) || f.states() != before {
 						t.Fatalf("Retire = %v and %s, want %q and %s", err, f.states(), tt.says, before)
@@ -81,10 +81,10 @@ func TestRetireActiveWithoutSuccessor(t *testing.T) {
 		f := create(t, 0)
 		f.publish()
 		time.Sleep(time.Hour)
-		if err := f.Retire(f.kid("A"), false); err == nil || !strings.Contains(err.Error(), "svidecar keys rotate") {
+		if err := f.Retire(t.Context(), f.kid("A"), false); err == nil || !strings.Contains(err.Error(), "svidecar keys rotate") {
 			t.Errorf("Retire of the only key = %v, want what to do instead", err)
 		}
-		f.must(f.Retire(f.kid("A"), true))
+		f.must(f.Retire(t.Context(), f.kid("A"), true))
 		if f.states() != "B:active" || f.signer() != "B" || f.files() != ".lock B.pem keys.json" {
 			t.Errorf("%s, %q signs, files %s; want a fresh key in the place of A", f.states(), f.signer(), f.files())
 		}
@@ -101,7 +101,7 @@ func TestRetireActiveWithoutSuccessor(t *testing.T) {
 func TestRetireKeepsOthersLongEnough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := staged(t, true) // B retired 39 min ago
-		f.must(f.Retire(f.kid("C"), true))
+		f.must(f.Retire(t.Context(), f.kid("C"), true))
 		time.Sleep(linger - 40*time.Minute)
 		if f.document() != "DB" {
 			t.Errorf("the document holds %s, want DB: B has signed 65 min ago and less", f.document())
@@ -116,7 +116,7 @@ func TestRetireKeepsOthersLongEnough(t *testing.T) {
 func TestRetireFirstKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := create(t, 0)
-		f.must(f.Retire(f.kid("A"), false))
+		f.must(f.Retire(t.Context(), f.kid("A"), false))
 		if f.states() != "B:pending" || f.files() != ".lock B.pem keys.json" {
 			t.Fatalf("%s, files %s; want a fresh key in the place of A", f.states(), f.files())
 		}

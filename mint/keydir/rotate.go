@@ -1,6 +1,7 @@
 package keydir
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,14 +17,14 @@ import (
 // If nothing changes nothing is written, so that a directory which is read-only
 // does as long as no key is pending. When it cannot be written to, the error
 // matches [fs.ErrPermission].
-func (d *Dir) MarkPublished(kids ...string) error {
+func (d *Dir) MarkPublished(ctx context.Context, kids ...string) error {
 	if err := d.Reload(); err != nil {
 		return err
 	}
 	if m := d.snapshot.Load().clone(); !m.publish(kids, time.Now()) {
 		return nil
 	}
-	_, err := d.update(func(e *edit) error {
+	_, err := d.update(ctx, func(e *edit) error {
 		e.publish(kids, e.now)
 		return nil
 	})
@@ -36,9 +37,9 @@ func (d *Dir) MarkPublished(kids ...string) error {
 //
 // In a directory that cannot be written to, show is called all the same if no key
 // is pending, because then there is nothing to note.
-func (d *Dir) Publish(show func(keys []Key) error) error {
+func (d *Dir) Publish(ctx context.Context, show func(keys []Key) error) error {
 	shown := false
-	_, err := d.update(func(e *edit) error {
+	_, err := d.update(ctx, func(e *edit) error {
 		keys := e.keysAt(e.now)
 		shown = true
 		if err := show(keys); err != nil {
@@ -95,8 +96,21 @@ func (m manifest) latest() (latest time.Time) {
 
 // Rotate makes a new key, of as many bits as the newest one, which is pending. If
 // a key is waiting already, the error matches [ErrRotating].
-func (d *Dir) Rotate() (Key, error) {
-	made, _, err := d.rotate(func(*edit) bool { return true })
+func (d *Dir) Rotate(ctx context.Context) (Key, error) {
+	made, _, err := d.rotate(ctx, func(*edit) bool { return true })
+	return made, err
+}
+
+// RotateWithWait is [Dir.Rotate], and this key and later ones wait that long, which
+// is in the range of [Options]. If it makes no key, the wait stays as it was.
+func (d *Dir) RotateWithWait(ctx context.Context, wait time.Duration) (Key, error) {
+	if err := checkWait(wait); err != nil {
+		return Key{}, fmt.Errorf("keydir: publication wait: %w", err)
+	}
+	made, _, err := d.rotate(ctx, func(e *edit) bool {
+		e.Wait = duration(wait)
+		return true
+	})
 	return made, err
 }
 
@@ -104,7 +118,7 @@ func (d *Dir) Rotate() (Key, error) {
 // new one may sign, and no key is waiting; it reports whether it made one. every
 // must be longer than the publication wait and the 1 h 5 min that a retired key
 // stays, so that one rotation ends before the next.
-func (d *Dir) RotateIfDue(every time.Duration) (Key, bool, error) {
+func (d *Dir) RotateIfDue(ctx context.Context, every time.Duration) (Key, bool, error) {
 	if err := d.Reload(); err != nil {
 		return Key{}, false, err
 	}
@@ -114,7 +128,7 @@ func (d *Dir) RotateIfDue(every time.Duration) (Key, bool, error) {
 	if !d.snapshot.Load().due(every, time.Now()) {
 		return Key{}, false, nil
 	}
-	return d.rotate(func(e *edit) bool { return e.due(every, e.now) })
+	return d.rotate(ctx, func(e *edit) bool { return e.due(every, e.now) })
 }
 
 // due reports whether a key that is made now may sign only when the active one is
@@ -133,8 +147,8 @@ func waiting(keys []Key) *Key {
 	return &keys[i]
 }
 
-func (d *Dir) rotate(due func(*edit) bool) (made Key, rotated bool, err error) {
-	_, err = d.update(func(e *edit) error {
+func (d *Dir) rotate(ctx context.Context, due func(*edit) bool) (made Key, rotated bool, err error) {
+	_, err = d.update(ctx, func(e *edit) error {
 		if !due(e) {
 			return nil
 		}
@@ -168,22 +182,9 @@ func (e *edit) mayRotate() error {
 	return nil
 }
 
-// SetPublicationWait changes how long keys wait that are published from now on.
-// The range is that of [Options].
-func (d *Dir) SetPublicationWait(wait time.Duration) error {
-	if err := checkWait(wait); err != nil {
-		return fmt.Errorf("keydir: publication wait: %w", err)
-	}
-	_, err := d.update(func(e *edit) error {
-		e.Wait = duration(wait)
-		return nil
-	})
-	return err
-}
-
 // Prune removes the keys whose time is over, and what writers that died have
 // left. If there is nothing to remove it writes nothing. Other changes prune too.
-func (d *Dir) Prune() (removed []string, err error) {
+func (d *Dir) Prune(ctx context.Context) (removed []string, err error) {
 	if err := d.Reload(); err != nil {
 		return nil, err
 	}
@@ -192,5 +193,5 @@ func (d *Dir) Prune() (removed []string, err error) {
 	if err == nil && len(names) == 0 && len(m.prune(time.Now())) == 0 {
 		return nil, nil
 	}
-	return d.update(func(*edit) error { return nil })
+	return d.update(ctx, func(*edit) error { return nil })
 }

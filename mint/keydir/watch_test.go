@@ -58,10 +58,10 @@ func TestWatchWithoutNotifications(t *testing.T) {
 		seen := watched(t, f)
 		seen()
 		time.Sleep(30 * time.Second)
-		key, err := other.Rotate()
+		key, err := other.Rotate(t.Context())
 		f.must(err)
 		time.Sleep(time.Hour)
-		f.must(other.MarkPublished(key.ID))
+		f.must(other.MarkPublished(t.Context(), key.ID))
 		time.Sleep(3 * time.Hour)
 		want := []string{
 			"0s A:active",
@@ -202,7 +202,7 @@ func TestSecret(t *testing.T) {
 	until := notified(t, mounted)
 	until(func() bool { return stateNames(mounted) == "active" })
 
-	f.must(f.Retire(f.kid("A"), true))
+	f.must(f.Retire(t.Context(), f.kid("A"), true))
 	mountSecret(t, volume, "2", f)
 	f.must(os.RemoveAll(filepath.Join(volume, "..1")))
 	until(func() bool { return mounted.Keys()[0].ID == f.kid("B") })
@@ -233,7 +233,7 @@ func TestLocalFollows(t *testing.T) {
 				t.Fatalf("after %v: %s, %v; want %s", row.after, got.Claims.KeyID, err, row.want)
 			}
 		}
-		f.must(f.Retire(f.kid("B"), true))
+		f.must(f.Retire(t.Context(), f.kid("B"), true))
 		if got, err := local.Assertion(t.Context()); err != nil || f.name(got.Claims.KeyID) != "C" {
 			t.Errorf("after B was stolen: %s, %v", got.Claims.KeyID, err)
 		}

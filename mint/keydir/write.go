@@ -46,8 +46,8 @@ type edit struct {
 // update is how every writer changes the directory: under the lock, by what the
 // manifest says there. An error of decide means that nothing was decided. Keys
 // whose time is over go along, and so does what dead writers left.
-func (d *Dir) update(decide func(*edit) error) (removed []string, err error) {
-	err = d.locked(func() error {
+func (d *Dir) update(ctx context.Context, decide func(*edit) error) (removed []string, err error) {
+	err = d.locked(ctx, func() error {
 		if err := d.Reload(); err != nil {
 			return err
 		}
@@ -199,18 +199,21 @@ func (d *Dir) step(name string) {
 	}
 }
 
-// locked runs do while no other writer runs, in any process.
-func (d *Dir) locked(do func() error) error {
+// locked runs do while no other writer runs, in any process. It waits for its turn
+// until ctx ends, and no longer than lockPatience.
+func (d *Dir) locked(ctx context.Context, do func() error) error {
 	if err := d.checkWritable(); err != nil {
 		return err
 	}
 	path := filepath.Join(d.path, lockName)
-	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
+	turn, cancel := context.WithTimeout(ctx, lockPatience)
 	defer cancel()
 	d.step("take the lock")
 	lock := flock.New(path)
-	_, err := lock.TryLockContext(ctx, lockPause)
+	_, err := lock.TryLockContext(turn, lockPause)
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return d.cannot("wait for the lock "+strconv.Quote(path), context.Cause(ctx))
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("keydir: %s has held %q for %v: wait for it to end, or end it", holder(path), path, lockPatience)
 	case err != nil:

@@ -48,7 +48,7 @@ func TestWritersRefuseOpenDirectory(t *testing.T) {
 	f := create(t, 0)
 	for mode, accepted := range map[fs.FileMode]bool{0o700: true, 0o750: true, 0o755: true, 0o770: true, 0o2775: true, 0o702: false, 0o777: false} {
 		f.must(os.Chmod(f.Path(), mode.Perm()))
-		err := f.SetPublicationWait(24 * time.Hour)
+		err := f.SetWait(t.Context(), 24*time.Hour)
 		if (err == nil) != accepted {
 			t.Errorf("a writer in a directory of mode %#o: %v, want it accepted: %v", mode, err, accepted)
 		}
@@ -74,7 +74,7 @@ func TestRootDoesNotWriteForOthers(t *testing.T) {
 	f := create(t, 0)
 	f.publish()
 	f.must(os.Chown(f.Path(), 65532, -1))
-	_, err := f.Rotate()
+	_, err := f.Rotate(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "belongs to user 65532") {
 		t.Errorf("Rotate as root = %v, want it refused", err)
 	}
@@ -91,7 +91,7 @@ func TestWithoutPermission(t *testing.T) {
 	f.must(os.Remove(filepath.Join(f.Path(), ".lock")))
 	f.must(os.Chmod(f.Path(), 0o500))
 	t.Cleanup(func() { _ = os.Chmod(f.Path(), 0o700) })
-	if err := f.MarkPublished(f.kid("A")); !errors.Is(err, fs.ErrPermission) {
+	if err := f.MarkPublished(t.Context(), f.kid("A")); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("MarkPublished in a directory of mode 0500: %v, want fs.ErrPermission", err)
 	}
 }

@@ -1,6 +1,7 @@
 package keydir_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -45,7 +46,7 @@ func TestWritersTakeTurns(t *testing.T) {
 			}
 			stopped++
 			start := time.Now()
-			_, err := other.Rotate()
+			_, err := other.Rotate(t.Context())
 			if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("process %d has held", os.Getpid())) {
 				t.Fatalf("before %q: Rotate of another process = %v, want it to wait for this one", name, err)
 			}
@@ -58,7 +59,7 @@ func TestWritersTakeTurns(t *testing.T) {
 		if stopped < 5 {
 			t.Errorf("only %d steps: the test has lost its teeth", stopped)
 		}
-		if _, err := other.Rotate(); !errors.Is(err, keydir.ErrRotating) {
+		if _, err := other.Rotate(t.Context()); !errors.Is(err, keydir.ErrRotating) {
 			t.Errorf("Rotate after another process has = %v, want ErrRotating", err)
 		}
 		if other.Keys()[1].ID != f.kid("B") {
@@ -66,6 +67,38 @@ func TestWritersTakeTurns(t *testing.T) {
 		}
 	})
 }
+
+// TestWritersWaitNoLongerThanAsked: who is told to stop does not wait for the lock.
+func TestWritersWaitNoLongerThanAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := create(t, 0)
+		f.publish()
+		other := f.another()
+		f.step = func(name string) {
+			if name != "write the private key" {
+				return
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			start := time.Now()
+			for do, err := range map[string]error{
+				"Rotate":  rotateError(other.Rotate(ctx)),
+				"Retire":  other.Retire(ctx, f.kid("A"), true),
+				"Publish": other.Publish(ctx, func([]keydir.Key) error { return nil }),
+			} {
+				if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "wait for the lock") {
+					t.Errorf("%s = %v, want the end of its context", do, err)
+				}
+			}
+			if waited := time.Since(start); waited != time.Second {
+				t.Errorf("they waited for %v, want 1s", waited)
+			}
+		}
+		f.rotate()
+	})
+}
+
+func rotateError(_ keydir.Key, err error) error { return err }
 
 // TestReadersDoNotWait: a writer that hangs stops no reader.
 func TestReadersDoNotWait(t *testing.T) {
@@ -81,7 +114,7 @@ func TestReadersDoNotWait(t *testing.T) {
 			if _, err := dir.Signer(); err != nil || len(dir.Documented()) != 1 && name != "sync the directory" && !strings.HasPrefix(name, "remove") {
 				t.Errorf("before %q: %v, %d keys", name, err, len(dir.Documented()))
 			}
-			if time.Since(start) > 0 || dir.MarkPublished(f.kid("A")) != nil || time.Since(start) > 0 {
+			if time.Since(start) > 0 || dir.MarkPublished(t.Context(), f.kid("A")) != nil || time.Since(start) > 0 {
 				t.Errorf("before %q: a reader waits", name)
 			}
 		}
@@ -111,10 +144,10 @@ func TestConcurrentUse(t *testing.T) {
 		})
 		all.Go(func() {
 			for range 3 {
-				if err := dir.SetPublicationWait(time.Hour); err != nil {
+				if err := dir.SetWait(t.Context(), time.Hour); err != nil {
 					t.Error(err)
 				}
-				if _, err := dir.Prune(); err != nil {
+				if _, err := dir.Prune(t.Context()); err != nil {
 					t.Error(err)
 				}
 			}
@@ -131,12 +164,12 @@ func TestNothingToDoWritesNothing(t *testing.T) {
 		f.publish()
 		f.step = func(name string) { t.Errorf("a writer: %s", name) }
 		f.publish()
-		f.must(f.MarkPublished())
-		f.must(f.MarkPublished("a key that was dropped"))
-		if removed, err := f.Prune(); err != nil || removed != nil {
+		f.must(f.MarkPublished(t.Context()))
+		f.must(f.MarkPublished(t.Context(), "a key that was dropped"))
+		if removed, err := f.Prune(t.Context()); err != nil || removed != nil {
 			t.Errorf("Prune = %v, %v", removed, err)
 		}
-		if _, rotated, err := f.RotateIfDue(48 * time.Hour); err != nil || rotated {
+		if _, rotated, err := f.RotateIfDue(t.Context(), 48*time.Hour); err != nil || rotated {
 			t.Errorf("RotateIfDue = %v, %v", rotated, err)
 		}
 	})
@@ -149,7 +182,7 @@ func TestPrune(t *testing.T) {
 		f.rotate()
 		f.publish()
 		time.Sleep(3 * time.Hour)
-		removed, err := f.Prune()
+		removed, err := f.Prune(t.Context())
 		if err != nil || len(removed) != 1 || f.name(removed[0]) != "A" || f.files() != ".lock B.pem keys.json" {
 			t.Errorf("Prune = %v, %v; files %s", removed, err, f.files())
 		}
@@ -169,7 +202,7 @@ func TestSweep(t *testing.T) {
 	}
 	folder := strings.Repeat("b", 43) + ".pem"
 	f.must(os.Mkdir(filepath.Join(f.Path(), folder), 0o700))
-	if _, err := f.Prune(); err != nil {
+	if _, err := f.Prune(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range append(stays, folder) {
