@@ -91,7 +91,8 @@ func Open(dir string) (*Dir, error) {
 // Path returns the directory as it was given to [Create] or [Open].
 func (d *Dir) Path() string { return d.path }
 
-// Reload reads the manifest again. On an error the old contents stay in use.
+// Reload reads the manifest again. On an error the old contents stay in use. The
+// manifest of another issuer is refused: its keys would be published as this one's.
 func (d *Dir) Reload() error {
 	d.reading.Lock()
 	defer d.reading.Unlock()
@@ -113,6 +114,9 @@ func (d *Dir) adopt(raw []byte) error {
 	m, err := decode(raw)
 	if err != nil {
 		return fmt.Errorf("keydir: read %q: %w; undo what changed the file, or restore it from a copy", d.manifestPath(), err)
+	}
+	if old := d.snapshot.Load(); old != nil && m.Issuer != old.Issuer {
+		return fmt.Errorf("keydir: %q is of the issuer %q now, and was of %q: restore it from a copy, or start anew to use another issuer's keys", d.manifestPath(), m.Issuer, old.Issuer)
 	}
 	d.keep(raw, m)
 	return nil

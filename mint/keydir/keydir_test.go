@@ -272,6 +272,23 @@ func TestOpenRefusesWhatIsNoDirectoryOfKeys(t *testing.T) {
 	}
 }
 
+// TestReloadRefusesAnotherIssuer: who asked for the issuer goes on with its keys.
+func TestReloadRefusesAnotherIssuer(t *testing.T) {
+	f := create(t, 0)
+	f.publish()
+	rewrite(t, f, issuer, "https://mallory.example.org")
+	_, rotateErr := f.Rotate(t.Context())
+	for _, err := range []error{f.Reload(), rotateErr} {
+		if err == nil || !strings.Contains(err.Error(), `of the issuer "https://mallory.example.org" now`) {
+			t.Errorf("with the manifest of another issuer: %v, want it refused", err)
+		}
+		checkOneLine(t, err)
+	}
+	if f.Issuer() != issuer || f.states() != "A:active" || f.files() != ".lock A.pem keys.json" {
+		t.Errorf("the old contents are not in use: %s, %s, files %s", f.Issuer(), f.states(), f.files())
+	}
+}
+
 // The public half is all that an issuer needs.
 func TestManifestAloneServes(t *testing.T) {
 	f := create(t, 0)
