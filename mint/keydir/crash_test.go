@@ -96,6 +96,9 @@ func checkAfterCrash(t *testing.T, c *crashing, said string) {
 	if dir != nil {
 		checkComplete(t, dir, said)
 	}
+	if c.op == "create" && dir == nil {
+		c.removeOrphans(said)
+	}
 	if c.undone(dir) {
 		hooks := keydir.TestHooks{Generate: func(int) (crypto.Signer, error) { return keyAt(21), nil }}
 		if err := operate(c.op, c.path, hooks); err != nil {
@@ -115,6 +118,22 @@ func checkAfterCrash(t *testing.T, c *crashing, said string) {
 	slices.Sort(want)
 	if got := listed(t, c.path); got != fmt.Sprint(want) {
 		t.Errorf("%s: the directory holds %s, want %s", said, got, want)
+	}
+}
+
+// removeOrphans does as the refusal of a creation over private keys says.
+func (c *crashing) removeOrphans(said string) {
+	c.t.Helper()
+	orphans, err := filepath.Glob(filepath.Join(c.path, "*.pem"))
+	c.must(err)
+	if len(orphans) == 0 {
+		return
+	}
+	if err := operate(c.op, c.path, keydir.TestHooks{}); err == nil || !strings.Contains(err.Error(), "keys init was cut short, remove them") {
+		c.t.Errorf("%s: Create again = %v, want a refusal", said, err)
+	}
+	for _, name := range orphans {
+		c.must(os.Remove(name))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -14,7 +15,8 @@ const defaultBits = 2048
 
 // Create makes a directory with a manifest and a first key, which is pending. The
 // directory may exist, and gets mode 0700 if it does not; if it has a manifest,
-// that stays, and the error matches [fs.ErrExist].
+// that stays, and the error matches [fs.ErrExist]. If it has private keys and no
+// manifest it is refused, and stays as it is.
 func Create(dir string, opts Options) (*Dir, error) { return create(dir, opts, hooks{}) }
 
 func create(dir string, opts Options, h hooks) (*Dir, error) {
@@ -60,21 +62,56 @@ func (d *Dir) first(m manifest, key crypto.Signer) error {
 		if err := d.vacant(); err != nil {
 			return err
 		}
-		if err := d.writeKey(made.ID, key); err != nil {
-			return err
-		}
-		return d.commit(manifest{}, m)
+		return d.begin(m, key)
 	})
 }
 
-// vacant refuses a directory that has a manifest, whatever that is.
+// begin writes the two first files, or none. What else is there stays.
+func (d *Dir) begin(m manifest, key crypto.Signer) error {
+	kid := m.Keys[0].ID
+	err := d.writeKey(kid, key)
+	if err == nil {
+		err = d.store(m)
+	}
+	if err != nil {
+		_ = os.Remove(d.keyPath(kid)) // else the next attempt is refused for it
+	}
+	return err
+}
+
+// vacant refuses a directory that has a manifest, whatever that is, and one that
+// has private keys without it: where only the manifest was lost they are the
+// issuer's, and the next writer would remove them.
 func (d *Dir) vacant() error {
 	_, err := os.Lstat(d.manifestPath())
 	switch {
 	case err == nil:
 		return fmt.Errorf("keydir: %q has keys already: %w; use it as it is, or give another directory", d.path, fs.ErrExist)
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return d.cannot("look for keys", err)
 	}
-	return d.cannot("look for keys", err)
+	orphans, err := d.orphans()
+	switch {
+	case err != nil:
+		return d.cannot("look for keys", err)
+	case len(orphans) > 0:
+		return fmt.Errorf("keydir: private keys are left in %q, such as %s, and %s is gone: restore it from a copy, or give another directory (if only keys init was cut short, remove them)",
+			d.path, orphans[0], manifestName)
+	}
+	return nil
+}
+
+// orphans returns the names of all private keys in the directory, whatever the
+// manifest says. Where there is no directory there is none.
+func (d *Dir) orphans() (names []string, err error) {
+	entries, err := os.ReadDir(d.path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, nil // what is no directory is refused elsewhere
+	}
+	for _, e := range entries {
+		if keyFile.MatchString(e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
 }

@@ -99,6 +99,9 @@ func (d *Dir) Reload() error {
 	raw, err := readManifest(d.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if orphans, _ := d.orphans(); len(orphans) > 0 {
+			return fmt.Errorf("keydir: %q: %w, though there are private keys beside it, such as %s: restore it from a copy", d.manifestPath(), fs.ErrNotExist, orphans[0])
+		}
 		return fmt.Errorf("keydir: no keys in %q: %w; run svidecar keys init, or give the directory in which you did", d.path, fs.ErrNotExist)
 	case err != nil:
 		return fmt.Errorf("keydir: read %q: %w", d.manifestPath(), bare(err))

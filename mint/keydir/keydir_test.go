@@ -245,6 +245,47 @@ func TestCreateLeavesKeysAlone(t *testing.T) {
 	}
 }
 
+// TestLostManifest: whoever has lost it loses no private key too, and is not told
+// to make another directory of keys over them.
+func TestLostManifest(t *testing.T) {
+	f := create(t, 0)
+	f.publish()
+	f.rotate()
+	f.must(os.Remove(filepath.Join(f.Path(), "keys.json")))
+	again := &fixture{t: t, kids: []string{"-", "-", "-"}}
+	_, createErr := keydir.CreateHooked(f.Path(), keydir.Options{Issuer: issuer}, again.hooks())
+	if createErr == nil || !strings.Contains(createErr.Error(), "private keys are left") {
+		t.Errorf("Create over private keys = %v, want it refused", createErr)
+	}
+	_, openErr := keydir.Open(f.Path())
+	if !errors.Is(openErr, fs.ErrNotExist) || strings.Contains(openErr.Error(), "keys init") || !strings.Contains(openErr.Error(), "restore it from a copy") {
+		t.Errorf("Open without manifest = %v, want no advice to make another", openErr)
+	}
+	checkOneLine(t, createErr)
+	checkOneLine(t, openErr)
+	if f.files() != ".lock A.pem B.pem" {
+		t.Errorf("files %s are left, want A.pem and B.pem", f.files())
+	}
+}
+
+// A creation that fails leaves nothing that stands in the way of the next one.
+func TestCreateAgainAfterAFailure(t *testing.T) {
+	f, dir := &fixture{t: t}, filepath.Join(t.TempDir(), "keys")
+	f.step = func(name string) {
+		if name == "make a temporary file" { // of the manifest, in whose place there is a folder
+			f.must(os.MkdirAll(filepath.Join(dir, "keys.json", "x"), 0o700))
+		}
+	}
+	if _, err := keydir.CreateHooked(dir, keydir.Options{Issuer: issuer}, f.hooks()); err == nil {
+		t.Fatal("Create over a folder succeeds")
+	}
+	f.must(os.RemoveAll(filepath.Join(dir, "keys.json")))
+	f.step = nil
+	if _, err := keydir.CreateHooked(dir, keydir.Options{Issuer: issuer}, f.hooks()); err != nil {
+		t.Errorf("Create after that = %v", err)
+	}
+}
+
 func TestCreateMakesARealKey(t *testing.T) {
 	dir, err := keydir.Create(filepath.Join(t.TempDir(), "a", "b"), keydir.Options{Issuer: issuer})
 	if err != nil {

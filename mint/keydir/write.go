@@ -35,6 +35,9 @@ const (
 // mint.WriteKey.
 var leftover = regexp.MustCompile(`^([A-Za-z0-9_-]{43}\.pem|\.svidecar-keys?-[0-9]+)$`)
 
+// keyFile matches the names of private keys.
+var keyFile = regexp.MustCompile(`^[A-Za-z0-9_-]{43}\.pem$`)
+
 // edit is one change of the manifest on its way.
 type edit struct {
 	dir *Dir
@@ -76,11 +79,23 @@ func (d *Dir) commit(before, after manifest) error {
 		return fmt.Errorf("keydir: %w", err)
 	}
 	if !bytes.Equal(old, data) {
-		if err := d.replace(data); err != nil {
-			return d.cannot("write "+strconv.Quote(d.manifestPath()), err)
+		if err := d.store(after); err != nil {
+			return err
 		}
 	}
 	return d.sweep(after)
+}
+
+// store puts m in the place of the old manifest.
+func (d *Dir) store(m manifest) error {
+	data, err := m.encode()
+	if err != nil {
+		return fmt.Errorf("keydir: %w", err)
+	}
+	if err := d.replace(data); err != nil {
+		return d.cannot("write "+strconv.Quote(d.manifestPath()), err)
+	}
+	return nil
 }
 
 // replace puts a manifest in the place of the old one, in one step.
