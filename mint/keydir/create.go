@@ -62,6 +62,9 @@ func (d *Dir) first(m manifest, key crypto.Signer) error {
 		if err := d.vacant(); err != nil {
 			return err
 		}
+		if err := d.noOrphans(); err != nil { // under the lock: another creation may be at work
+			return err
+		}
 		return d.begin(m, key)
 	})
 }
@@ -79,17 +82,21 @@ func (d *Dir) begin(m manifest, key crypto.Signer) error {
 	return err
 }
 
-// vacant refuses a directory that has a manifest, whatever that is, and one that
-// has private keys without it: where only the manifest was lost they are the
-// issuer's, and the next writer would remove them.
+// vacant refuses a directory that has a manifest, whatever that is.
 func (d *Dir) vacant() error {
 	_, err := os.Lstat(d.manifestPath())
 	switch {
 	case err == nil:
 		return fmt.Errorf("keydir: %q has keys already: %w; use it as it is, or give another directory", d.path, fs.ErrExist)
-	case !errors.Is(err, fs.ErrNotExist):
-		return d.cannot("look for keys", err)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
 	}
+	return d.cannot("look for keys", err)
+}
+
+// noOrphans refuses a directory that has private keys and no manifest: where only
+// that was lost they are the issuer's, and the next writer would remove them.
+func (d *Dir) noOrphans() error {
 	orphans, err := d.orphans()
 	switch {
 	case err != nil:
