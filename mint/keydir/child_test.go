@@ -150,7 +150,8 @@ func (p *process) end() (said string, killed bool) {
 // "removed" is a key whose time is over.
 func scene(t *testing.T, states ...string) *fixture {
 	t.Helper()
-	signs := map[string]time.Duration{"removed": -20 * time.Hour, "retired": -10 * time.Hour, "active": -10 * time.Minute, "published": 23 * time.Hour}
+	const day = 24 * time.Hour
+	signs := map[string]time.Duration{"removed": -20 * day, "retired": -8 * day, "active": -10 * time.Minute, "published": 23 * time.Hour}
 	var from []time.Time
 	for _, state := range states {
 		if after, ok := signs[state]; ok {
@@ -186,7 +187,7 @@ func written(t *testing.T, from []time.Time) *fixture {
 }
 
 func entryText(kid, public string, signs time.Time) string {
-	long := time.Now().Add(-30 * time.Hour).UTC().Format(time.RFC3339)
+	long := time.Now().Add(-30 * 24 * time.Hour).UTC().Format(time.RFC3339)
 	text := fmt.Sprintf(`{"kid":%q,"public_key":%q,"created":%q`, kid, public, long)
 	if !signs.IsZero() {
 		text += fmt.Sprintf(`,"published":%q,"signs_from":%q`, long, signs.UTC().Format(time.RFC3339))

@@ -5,7 +5,8 @@
 // A verifier may keep the issuer's key document for a day. So a new key signs
 // only once it has been in the published document for the publication wait, and
 // an old one leaves the document only when the last assertion that it signed has
-// expired. Time moves a key from state to state; nobody has to be there for it.
+// expired. Its private key is kept for another 7 days: were it removed at once, a
+// clock that is ahead for a moment could leave nobody to sign. Time moves a key from state to state; nobody has to be there for it.
 //
 // The directory holds keys.json, the manifest, which has no secret in it, a
 // private key for each of its keys (<kid>.pem, mode 0600), and .lock, which
@@ -170,8 +171,7 @@ func (d *Dir) Signer() (crypto.Signer, error) {
 	}
 	keys := m.keysAt(now)
 	if keys[0].State == Published {
-		return nil, fmt.Errorf("keydir: no key of %q signs before %s: set this machine's clock if that is late; if it was wrong when the key was published, make a new directory",
-			d.path, keys[0].SignsFrom.Format(time.RFC3339))
+		return nil, fmt.Errorf("keydir: in %q %s", d.path, noneSigns(keys[0]))
 	}
 	return nil, fmt.Errorf("keydir: no key of %q was published yet, so nobody could verify what it signs: run svidecar keys export, or svidecar issuer, first", d.path)
 }

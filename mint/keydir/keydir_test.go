@@ -26,6 +26,7 @@ import (
 const (
 	issuer = "https://issuer.example.org/keys"
 	linger = time.Hour + 5*time.Minute
+	keep   = 7 * 24 * time.Hour
 )
 
 // primes are enough for 120 keys: each pair of them makes one, which takes no

@@ -2,6 +2,7 @@ package keydir
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,6 +24,9 @@ const minPrefix = 6
 // that waits signs from now on, or a new one. Until verifiers have fetched the
 // document anew they refuse what it signs, and what the old key has signed they
 // may still take.
+//
+// Where nothing signs because the clock was ahead when a key was published, now
+// gets out of that too: the key named goes, and another one signs from now on.
 func (d *Dir) Retire(ctx context.Context, kid string, now bool) error {
 	_, err := d.update(ctx, func(e *edit) error {
 		if err := e.retire(kid, now); err != nil {
@@ -38,24 +42,35 @@ func (e *edit) retire(kid string, now bool) error {
 	switch {
 	case err != nil:
 		return err
-	case k.State == Pending || k.State == Published:
+	case k.State == Pending || k.State == Published && e.signs():
 		return e.dropWaiting(k)
 	case !now:
 		return e.leavesByItself(k)
-	case k.State == Active:
-		return e.replaceActive(k)
 	}
+	// The times of a key follow from the next one's: without that, one which has
+	// left the document would come back.
+	e.removed = append(e.removed, e.trim(e.now, 0)...)
 	e.drop(k.ID)
-	return nil
+	if k.State == Retired {
+		return nil
+	}
+	return e.takeOver(k.Bits)
 }
 
-// lookup finds the one key whose id begins so.
+// signs reports whether a key signs now.
+func (e *edit) signs() bool {
+	_, ok := e.activeAt(e.now)
+	return ok
+}
+
+// lookup finds the one key whose id begins so, also among those that have left the
+// document: their files can be stolen too.
 func (e *edit) lookup(prefix string) (Key, error) {
 	if len(prefix) < minPrefix {
 		return Key{}, fmt.Errorf("%q is too short for a key id: give %d characters or more", prefix, minPrefix)
 	}
 	var found []Key
-	for _, k := range e.keysAt(e.now) {
+	for _, k := range e.everyKeyAt(e.now) {
 		if strings.HasPrefix(k.ID, prefix) {
 			found = append(found, k)
 		}
@@ -73,12 +88,8 @@ func (e *edit) drop(kid string) {
 	e.Keys = slices.DeleteFunc(e.Keys, func(k entry) bool { return k.ID == kid })
 }
 
-// dropWaiting keeps at least one key in the manifest, and the memory that a key
-// was published: without it the next one would sign too early.
+// dropWaiting keeps at least one key in the manifest.
 func (e *edit) dropWaiting(k Key) error {
-	if _, ok := e.activeAt(e.now); !ok && k.State == Published {
-		return fmt.Errorf("no key signs before %s: set this machine's clock if that is late; if it was wrong when the key was published, make a new directory", k.SignsFrom.Format(time.RFC3339))
-	}
 	e.drop(k.ID)
 	if len(e.Keys) > 0 {
 		return nil
@@ -89,7 +100,12 @@ func (e *edit) dropWaiting(k Key) error {
 
 // leavesByItself is the refusal to hurry.
 func (e *edit) leavesByItself(k Key) error {
-	if k.State == Retired {
+	switch {
+	case k.State == Published:
+		return errors.New(noneSigns(k))
+	case k.left(e.now):
+		return fmt.Errorf("%s has left the document, and its file goes after %s", k.ID, k.RemovedAt.Add(keep).Format(time.RFC3339))
+	case k.State == Retired:
 		return fmt.Errorf("%s signs no more, and leaves by itself at %s", k.ID, k.RemovedAt.Format(time.RFC3339))
 	}
 	switch next := waiting(e.keysAt(e.now)); {
@@ -102,17 +118,23 @@ func (e *edit) leavesByItself(k Key) error {
 	}
 }
 
-// replaceActive lets the next key sign from now, whether or not verifiers have it.
-func (e *edit) replaceActive(k Key) error {
+// noneSigns says why no key signs although k is published, and what to do.
+func noneSigns(k Key) string {
+	return fmt.Sprintf("no key signs before %s: set this machine's clock if that is late; if it was wrong when the key was published, run svidecar keys retire --unsafe-now %s, and another one signs at once",
+		k.SignsFrom.Format(time.RFC3339), k.ID)
+}
+
+// takeOver lets the next key sign from now, whether or not verifiers have it. bits
+// is for a new one, if none waits.
+func (e *edit) takeOver(bits int) error {
 	next := waiting(e.keysAt(e.now))
 	if next == nil {
-		added, err := e.newKey(k.Bits)
+		added, err := e.newKey(bits)
 		if err != nil {
 			return err
 		}
 		next = &Key{ID: added.ID}
 	}
-	e.drop(k.ID)
 	i := slices.IndexFunc(e.Keys, func(k entry) bool { return k.ID == next.ID })
 	now := e.now.UTC().Truncate(time.Second)
 	e.Keys[i].SignsFrom = now

@@ -35,7 +35,7 @@ func TestRetire(t *testing.T) {
 		{"no kid", "", true, false, "too short", ""},
 		{"five characters", "abcde", true, true, "too short", ""},
 		{"unknown", "abcdef", true, true, "svidecar keys list", ""},
-		{"gone by itself", "A", true, true, "no key has an id", ""},
+		{"gone from the document", "A", true, false, "has left the document, and its file goes after 2000-01-08T01:06:00Z", ""},
 		{"active", "C", true, false, "retires by itself at 2000-01-01T01:21:00Z", ""},
 		{"active, next one pending", "C", false, false, "svidecar keys export", ""},
 		{"retired", "B", true, false, "leaves by itself at 2000-01-01T01:46:00Z", ""},
@@ -45,6 +45,7 @@ func TestRetire(t *testing.T) {
 		{"pending, now", "D", false, true, "", "C:active B:retired"},
 		{"active, now", "C", true, true, "", "D:active B:retired"},
 		{"active, now, next one pending", "C", false, true, "", "D:active B:retired"},
+		{"gone from the document, now", "A", true, true, "", "C:active D:published B:retired"},
 		{"retired, now", "B", true, true, "", "C:active D:published"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -125,4 +126,18 @@ func TestRetireFirstKey(t *testing.T) {
 			t.Error("the first published key does not sign")
 		}
 	})
+}
+
+// A key that has left the document does not come back when the one after it is
+// retired for theft, although its times follow from that one's.
+func TestRetireBringsNoKeyBack(t *testing.T) {
+	for _, stolen := range []string{"B", "C"} {
+		synctest.Test(t, func(t *testing.T) {
+			f := staged(t, true) // A has left 14 min ago
+			f.must(f.Retire(t.Context(), f.kid(stolen), true))
+			if strings.Contains(f.document(), "A") || strings.Contains(f.files(), "A.pem") {
+				t.Errorf("without %s the document holds %s, files %s; want A in neither", stolen, f.document(), f.files())
+			}
+		})
+	}
 }

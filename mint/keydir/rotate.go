@@ -182,7 +182,7 @@ func (e *edit) mayRotate() error {
 	return nil
 }
 
-// Prune removes the keys whose time is over, and what writers that died have
+// Prune removes the keys that have left the document 7 days ago or more, and what writers that died have
 // left. If there is nothing to remove it writes nothing. Other changes prune too.
 func (d *Dir) Prune(ctx context.Context) (removed []string, err error) {
 	if err := d.Reload(); err != nil {

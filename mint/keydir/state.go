@@ -11,6 +11,11 @@ import (
 // that differ.
 const linger = time.Hour + 5*time.Minute
 
+// keep is how long a key stays in the directory after it has left the document. A
+// clock that is ahead by less takes nothing away for good: when it is right again
+// the key goes on.
+const keep = 7 * 24 * time.Hour
+
 // State is what a key may do at a moment. It follows from the manifest and the
 // time alone, so that every process agrees on it and none has to write it down.
 type State int
@@ -48,12 +53,20 @@ type Key struct {
 	Published time.Time        // when a document with it was first public
 	SignsFrom time.Time        // when it becomes Active
 	RetiredAt time.Time        // when its successor becomes Active
-	RemovedAt time.Time        // when it leaves the document and the directory
+	RemovedAt time.Time        // when it leaves the document; its file goes 7 days later
 	Public    crypto.PublicKey // an *rsa.PublicKey, not to be changed
 }
 
 // keysAt derives the states. The order is that of [Dir.Keys].
 func (m manifest) keysAt(now time.Time) []Key {
+	return slices.DeleteFunc(m.everyKeyAt(now), func(k Key) bool { return k.left(now) })
+}
+
+// left reports whether the key was in the document and is no more.
+func (k Key) left(now time.Time) bool { return k.State == Retired && !now.Before(k.RemovedAt) }
+
+// everyKeyAt is keysAt with the keys that have left the document, as Retired.
+func (m manifest) everyKeyAt(now time.Time) []Key {
 	timed, pending := m.timed(), []Key(nil)
 	for _, e := range m.Keys {
 		if e.SignsFrom.IsZero() {
@@ -71,9 +84,7 @@ func (m manifest) keysAt(now time.Time) []Key {
 	}
 	out = append(out, pending...)
 	for i := active - 1; i >= 0; i-- {
-		if k := succeeded(timed, i, Retired); now.Before(k.RemovedAt) {
-			out = append(out, k)
-		}
+		out = append(out, succeeded(timed, i, Retired))
 	}
 	return out
 }

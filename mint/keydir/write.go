@@ -178,6 +178,7 @@ func (e *edit) newKey(bits int) (*entry, error) {
 	if err := e.dir.writeKey(made.ID, key); err != nil {
 		return nil, err
 	}
+	e.removed = append(e.removed, e.trim(e.now, maxDocumented-1)...)
 	e.Keys = append(e.Keys, made)
 	return &e.Keys[len(e.Keys)-1], nil
 }
@@ -297,15 +298,29 @@ func (m manifest) has(kid string) bool {
 
 // prune drops the keys whose time is over and returns their kids.
 func (m *manifest) prune(now time.Time) (removed []string) {
-	stays := make(map[string]bool, len(m.Keys))
-	for _, k := range m.keysAt(now) {
-		stays[k.ID] = true
-	}
-	m.Keys = slices.DeleteFunc(m.Keys, func(e entry) bool {
-		if !stays[e.ID] {
-			removed = append(removed, e.ID)
+	return m.dropWhere(now, func(k Key) bool { return k.left(now.Add(-keep)) })
+}
+
+// trim drops keys that have left the document, before their time, until most are in
+// the manifest or none of them is left.
+func (m *manifest) trim(now time.Time, most int) (removed []string) {
+	excess := len(m.Keys) - most
+	return m.dropWhere(now, func(k Key) bool {
+		if excess <= 0 || !k.left(now) {
+			return false
 		}
-		return !stays[e.ID]
+		excess--
+		return true
 	})
+}
+
+// dropWhere asks for the oldest key first.
+func (m *manifest) dropWhere(now time.Time, over func(Key) bool) (removed []string) {
+	for _, k := range slices.Backward(m.everyKeyAt(now)) {
+		if over(k) {
+			removed = append(removed, k.ID)
+		}
+	}
+	m.Keys = slices.DeleteFunc(m.Keys, func(e entry) bool { return slices.Contains(removed, e.ID) })
 	return removed
 }
