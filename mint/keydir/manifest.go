@@ -100,7 +100,48 @@ func decode(data []byte) (manifest, error) {
 	if err := dec.Decode(&m); err != nil {
 		return m, errors.New(oneLine(err))
 	}
+	if err := exactNames(json.NewDecoder(bytes.NewReader(data))); err != nil {
+		return m, errors.New(oneLine(err))
+	}
 	return m, m.check()
+}
+
+// memberNames are the members of a manifest and of its keys.
+var memberNames = []string{"version", "issuer", "publication_wait", "keys", "kid", "public_key", "created", "published", "signs_from"}
+
+// exactNames refuses members that are there twice, and such as "Issuer", which
+// package encoding/json takes for issuer: other readers would take another value.
+// The input is one JSON value, as the caller knows.
+func exactNames(dec *json.Decoder) error {
+	token, err := dec.Token()
+	if err != nil {
+		return err
+	}
+	opening, ok := token.(json.Delim)
+	if !ok {
+		return nil
+	}
+	seen := make(map[json.Token]bool)
+	for dec.More() {
+		if opening == '{' {
+			name, err := dec.Token()
+			if err != nil {
+				return err
+			}
+			switch text, _ := name.(string); {
+			case !slices.Contains(memberNames, text):
+				return fmt.Errorf("unknown field %q", text)
+			case seen[name]:
+				return fmt.Errorf("field %q is there twice", text)
+			}
+			seen[name] = true
+		}
+		if err := exactNames(dec); err != nil {
+			return err
+		}
+	}
+	_, err = dec.Token() // the closing one
+	return err
 }
 
 // onlyVersion comes first, so that a newer file is not called damaged. It refuses
