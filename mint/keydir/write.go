@@ -225,30 +225,25 @@ func (d *Dir) locked(ctx context.Context, do func() error) error {
 	turn, cancel := context.WithTimeout(ctx, lockPatience)
 	defer cancel()
 	d.step("take the lock")
-	lock := flock.New(path)
+	lock := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR|noFollow))
 	_, err := lock.TryLockContext(turn, lockPause)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return d.cannot("wait for the lock "+strconv.Quote(path), context.Cause(ctx))
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("keydir: %s has held %q for %v: wait for it to end, or end it", holder(path), path, lockPatience)
+		return fmt.Errorf("keydir: another process has held %q for %v: try again when the svidecar has ended that changes these keys, here or on another machine that shares the directory", path, lockPatience)
+	case err != nil && isLink(path):
+		return fmt.Errorf("keydir: %q is a symbolic link, which may lead anywhere: remove it", path)
 	case err != nil:
 		return d.cannot("lock "+strconv.Quote(path), err)
 	}
 	defer lock.Close()
-	d.step("sign the lock")
-	_ = os.WriteFile(path, fmt.Appendln(nil, os.Getpid()), 0o600) // for others' messages only
 	return do()
 }
 
-// holder names the process that wrote its number into the lock, as it says.
-func holder(path string) string {
-	text, _ := os.ReadFile(path)
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text[:min(len(text), 20)])))
-	if err != nil {
-		return "another process"
-	}
-	return fmt.Sprintf("process %d", pid)
+func isLink(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode().Type() == fs.ModeSymlink
 }
 
 // checkWritable refuses to put keys where others could put theirs, and to put

@@ -4,6 +4,8 @@ package keydir
 
 import "io/fs"
 
+const noFollow = 0
+
 func ownedByAnother(fs.FileInfo) (uid uint32, another bool) { return 0, false }
 
 // othersMayWrite knows nothing of the access lists of Windows.

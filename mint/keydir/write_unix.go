@@ -8,6 +8,10 @@ import (
 	"syscall"
 )
 
+// noFollow makes an open refuse a symbolic link. Whoever may write to the directory
+// could make one in the place of the lock.
+const noFollow = syscall.O_NOFOLLOW
+
 // ownedByAnother returns the owner, and whether that is not who we run as.
 func ownedByAnother(info fs.FileInfo) (uid uint32, another bool) {
 	stat, ok := info.Sys().(*syscall.Stat_t)

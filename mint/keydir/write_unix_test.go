@@ -95,3 +95,34 @@ func TestWithoutPermission(t *testing.T) {
 		t.Errorf("MarkPublished in a directory of mode 0500: %v, want fs.ErrPermission", err)
 	}
 }
+
+// TestLockFollowsNoLink: who may write to the directory too cannot turn the lock
+// into a file of another place.
+func TestLockFollowsNoLink(t *testing.T) {
+	f := create(t, 0)
+	lock, victim := filepath.Join(f.Path(), ".lock"), filepath.Join(t.TempDir(), "victim")
+	f.must(os.WriteFile(victim, []byte("precious"), 0o600))
+	for _, target := range []string{victim, victim + "-that-is-not-there"} {
+		f.must(os.Remove(lock))
+		f.must(os.Symlink(target, lock))
+		err := f.Retire(t.Context(), f.kid("A"), false)
+		if err == nil || !strings.Contains(err.Error(), "is a symbolic link") {
+			t.Errorf("a writer with a link in the place of the lock: %v, want it refused", err)
+		}
+		checkOneLine(t, err)
+	}
+	if text, err := os.ReadFile(victim); err != nil || string(text) != "precious" || exists(victim+"-that-is-not-there") {
+		t.Errorf("what the link leads to has changed: %q, %v", text, err)
+	}
+}
+
+// Nothing is written through the lock, which may be a hard link too.
+func TestLockIsNotWritten(t *testing.T) {
+	f := create(t, 0)
+	lock := filepath.Join(f.Path(), ".lock")
+	f.must(os.WriteFile(lock, []byte("linked"), 0o600))
+	f.must(f.Retire(t.Context(), f.kid("A"), false))
+	if text, err := os.ReadFile(lock); err != nil || string(text) != "linked" {
+		t.Errorf("a writer has written %q into the lock, %v", text, err)
+	}
+}
