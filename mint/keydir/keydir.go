@@ -80,7 +80,8 @@ type hooks struct {
 
 // Open reads a directory that [Create] made. It writes nothing, so the directory
 // may be read-only, such as a Secret that kubelet mounts; and private keys are
-// read when they are asked for, so it may be one that has the manifest alone.
+// read when they are asked for, so it may be one that has the manifest alone. It
+// refuses a directory or manifest that any user may write to.
 func Open(dir string) (*Dir, error) {
 	d := &Dir{path: dir}
 	if err := d.Reload(); err != nil {

@@ -228,12 +228,38 @@ func checkWait(wait time.Duration) error {
 // readManifest reads the file whole, following symbolic links. kubelet swaps a
 // link and then removes the folder it led to, hence the second try.
 func readManifest(dir string) ([]byte, error) {
+	if err := checkReadable(dir); err != nil {
+		return nil, err
+	}
 	path := filepath.Join(dir, manifestName)
 	data, err := readOnce(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		data, err = readOnce(path)
 	}
 	return data, err
+}
+
+// checkReadable refuses a directory in which any user may put another manifest in
+// the place of ours. With the sticky bit nobody may, as in a Secret that kubelet
+// mounts (mode 1777), nor where the file system is read-only, as in a ConfigMap
+// (mode 0777).
+func checkReadable(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil || !info.IsDir() || info.Mode()&fs.ModeSticky != 0 || !othersMayWrite(info) || readOnlyMount(dir) {
+		return nil // what is not there, or is no directory, has no manifest
+	}
+	return openError{dir, info.Mode().Perm(), "700"}
+}
+
+// openError is that any user may write to something.
+type openError struct {
+	path string
+	mode fs.FileMode
+	want string // mode, for chmod
+}
+
+func (e openError) Error() string {
+	return fmt.Sprintf("any user may write to %q (mode %#o), and so replace the keys: run chmod %s %s, and see that they are yours", e.path, e.mode, e.want, e.path)
 }
 
 func readOnce(path string) ([]byte, error) {
@@ -249,6 +275,12 @@ func readOnce(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
+	if info, err = file.Stat(); err == nil && othersMayWrite(info) {
+		err = openError{path, info.Mode().Perm(), "644"}
+	}
+	if err != nil {
+		return nil, err
+	}
 	data, err := io.ReadAll(io.LimitReader(file, maxManifest+1))
 	if err == nil && len(data) > maxManifest {
 		err = errors.New("larger than 1 MiB")

@@ -21,6 +21,7 @@ func TestReadOnlyFileSystem(t *testing.T) {
 		return
 	}
 	f := scene(t, "active", "pending")
+	f.must(os.Chmod(f.Path(), 0o777)) // as a ConfigMap's, which nobody may write to all the same
 	exe, err := os.Executable()
 	f.must(err)
 	cmd := exec.CommandContext(t.Context(), exe, "-test.run=^TestReadOnlyFileSystem$", "-test.v")

@@ -255,6 +255,8 @@ func (d *Dir) checkWritable() error {
 		return d.cannot("look at "+strconv.Quote(d.path), err)
 	case !info.IsDir():
 		return fmt.Errorf("keydir: %q is not a directory: give the directory that holds %s", d.path, manifestName)
+	case othersMayWrite(info) && readOnlyMount(d.path): // a Secret or a ConfigMap
+		return d.cannot("write to "+strconv.Quote(d.path), syscall.EROFS)
 	case othersMayWrite(info):
 		return fmt.Errorf("keydir: any user may write to %q (mode %#o): run chmod 700 %s, or use a new directory in it", d.path, info.Mode().Perm(), d.path)
 	}

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // noFollow makes an open refuse a symbolic link. Whoever may write to the directory
@@ -21,6 +23,9 @@ func ownedByAnother(info fs.FileInfo) (uid uint32, another bool) {
 	return stat.Uid, int(stat.Uid) != os.Geteuid()
 }
 
-// othersMayWrite reports whether any user may put files there. A group may: that
+// readOnlyMount reports whether nobody may write there, by the mount.
+func readOnlyMount(path string) bool { return unix.Access(path, unix.W_OK) == unix.EROFS }
+
+// othersMayWrite reports whether any user may write there. A group may: that
 // is how kubelet hands a volume to a pod (fsGroup).
 func othersMayWrite(info fs.FileInfo) bool { return info.Mode().Perm()&0o002 != 0 }

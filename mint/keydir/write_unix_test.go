@@ -55,14 +55,53 @@ func TestWritersRefuseOpenDirectory(t *testing.T) {
 		if err != nil && !strings.Contains(err.Error(), "chmod 700 "+f.Path()) {
 			t.Errorf("a writer = %v, want what to do", err)
 		}
-		if _, err := keydir.Open(f.Path()); err != nil {
-			t.Errorf("a reader in a directory of mode %#o: %v; a Secret's has 1777", mode, err)
-		}
 	}
 	open := t.TempDir()
 	f.must(os.Chmod(open, 0o777))
 	if _, err := keydir.CreateHooked(open, keydir.Options{Issuer: issuer}, f.hooks()); err == nil || listed(t, open) != "[]" {
 		t.Errorf("Create in a directory of mode 0777: %v, %s", err, listed(t, open))
+	}
+}
+
+// TestReadersRefuseOpenDirectory: whoever may write to it may have other keys
+// published. A Secret's volume has mode 1777, or 3777 with an fsGroup.
+func TestReadersRefuseOpenDirectory(t *testing.T) {
+	f := create(t, 0)
+	const sticky, setgid = fs.ModeSticky, fs.ModeSetgid
+	for mode, accepted := range map[fs.FileMode]bool{
+		0o700: true, 0o755: true, 0o770: true, sticky | 0o777: true, sticky | setgid | 0o777: true, 0o702: false, 0o777: false, setgid | 0o777: false,
+	} {
+		f.must(os.Chmod(f.Path(), mode))
+		_, openErr := keydir.Open(f.Path())
+		for _, err := range []error{openErr, f.Reload()} {
+			if (err == nil) != accepted {
+				t.Errorf("a reader in a directory of mode %v: %v, want it accepted: %v", mode, err, accepted)
+			}
+			if err != nil && !strings.Contains(err.Error(), "chmod 700 "+f.Path()) {
+				t.Errorf("a reader = %v, want what to do", err)
+			}
+		}
+	}
+}
+
+// The manifest may be a link, as in a Secret: what it leads to counts.
+func TestReadersRefuseOpenManifest(t *testing.T) {
+	f := create(t, 0)
+	link, real := filepath.Join(f.Path(), "keys.json"), filepath.Join(t.TempDir(), "real")
+	f.must(os.Rename(link, real))
+	f.must(os.Symlink(real, link))
+	for mode, accepted := range map[fs.FileMode]bool{0o400: true, 0o644: true, 0o664: true, 0o646: false, 0o666: false} {
+		f.must(os.Chmod(real, mode))
+		_, err := keydir.Open(f.Path())
+		if (err == nil) != accepted {
+			t.Errorf("a manifest of mode %#o: %v, want it accepted: %v", mode, err, accepted)
+		}
+		if err != nil {
+			checkOneLine(t, err)
+			if !strings.Contains(err.Error(), "chmod 644 "+link) {
+				t.Errorf("a manifest of mode %#o: %v, want what to do", mode, err)
+			}
+		}
 	}
 }
 
