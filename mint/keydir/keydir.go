@@ -33,6 +33,10 @@ import (
 // to sign.
 var ErrRotating = errors.New("another key is waiting")
 
+// ErrLeft means that a change was made, and that a private key which has left the
+// directory by it could not be removed: somebody has to, above all if it was stolen.
+var ErrLeft = errors.New("a private key is left")
+
 // Options configures [Create].
 type Options struct {
 	// Issuer is the iss claim of the assertions, as mint.LocalConfig describes it.

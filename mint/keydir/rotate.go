@@ -161,10 +161,10 @@ func (d *Dir) rotate(ctx context.Context, due func(*edit) bool) (made Key, rotat
 		}
 		return err
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrLeft) {
 		return Key{}, false, err
 	}
-	return made, rotated, nil
+	return made, rotated, err
 }
 
 // mayRotate holds the two limits of what may be in the document.
@@ -183,7 +183,7 @@ func (e *edit) mayRotate() error {
 }
 
 // Prune removes the keys that have left the document 7 days ago or more, and what writers that died have
-// left. If there is nothing to remove it writes nothing. Other changes prune too.
+// left; what it cannot remove is an error that matches [ErrLeft]. If there is nothing to remove it writes nothing. Other changes prune too.
 func (d *Dir) Prune(ctx context.Context) (removed []string, err error) {
 	if err := d.Reload(); err != nil {
 		return nil, err
@@ -193,5 +193,8 @@ func (d *Dir) Prune(ctx context.Context) (removed []string, err error) {
 	if err == nil && len(names) == 0 && len(m.prune(time.Now())) == 0 {
 		return nil, nil
 	}
-	return d.update(ctx, func(*edit) error { return nil })
+	return d.update(ctx, func(e *edit) error {
+		e.thorough = true
+		return nil
+	})
 }

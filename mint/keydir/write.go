@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,25 +29,19 @@ const (
 	lockPause    = 25 * time.Millisecond
 )
 
-// leftover matches the names of what a writer that died may leave behind: a
-// private key that is not in the manifest, a temporary file of ours or of
-// mint.WriteKey.
-var leftover = regexp.MustCompile(`^([A-Za-z0-9_-]{43}\.pem|\.svidecar-keys?-[0-9]+)$`)
-
-// keyFile matches the names of private keys.
-var keyFile = regexp.MustCompile(`^[A-Za-z0-9_-]{43}\.pem$`)
-
 // edit is one change of the manifest on its way.
 type edit struct {
 	dir *Dir
 	manifest
-	now     time.Time
-	removed []string // kids whose time was over
+	now      time.Time
+	removed  []string // kids whose time was over
+	thorough bool     // whatever cannot be removed is to be told, not only what this change removes
 }
 
 // update is how every writer changes the directory: under the lock, by what the
 // manifest says there. An error of decide means that nothing was decided. Keys
-// whose time is over go along, and so does what dead writers left.
+// whose time is over go along, and so does what dead writers left. An error that
+// matches ErrLeft comes after the change.
 func (d *Dir) update(ctx context.Context, decide func(*edit) error) (removed []string, err error) {
 	err = d.locked(ctx, func() error {
 		if err := d.Reload(); err != nil {
@@ -58,32 +51,34 @@ func (d *Dir) update(ctx context.Context, decide func(*edit) error) (removed []s
 		e := &edit{dir: d, manifest: before.clone(), now: time.Now()}
 		e.removed = e.prune(e.now)
 		if err := decide(e); err != nil {
-			_ = d.sweep(before) // of the key that a refused change may have made, too
+			_ = d.sweep(before, nothing) // of the key that a refused change may have made, too
 			return err
 		}
 		removed = e.removed
-		return d.commit(before, e.manifest)
+		return d.commit(before, e)
 	})
 	return removed, err
 }
 
 // commit writes the manifest, if it differs, and removes what is not in it. That
-// order lets no reader find a key in the manifest that has no file.
-func (d *Dir) commit(before, after manifest) error {
+// order lets no reader find a key in the manifest that has no file. What cannot be
+// removed does not undo the change: the next writer tries again, and only keys that
+// this one has dropped are told of.
+func (d *Dir) commit(before manifest, e *edit) error {
 	old, err := before.encode()
 	if err != nil {
 		return fmt.Errorf("keydir: %w", err)
 	}
-	data, err := after.encode()
+	data, err := e.encode()
 	if err != nil {
 		return fmt.Errorf("keydir: %w", err)
 	}
 	if !bytes.Equal(old, data) {
-		if err := d.store(after); err != nil {
+		if err := d.store(e.manifest); err != nil {
 			return err
 		}
 	}
-	return d.sweep(after)
+	return d.sweep(e.manifest, func(kid string) bool { return e.thorough || before.has(kid) })
 }
 
 // store puts m in the place of the old manifest.
@@ -136,32 +131,6 @@ func syncDir(path string) {
 		_ = dir.Sync()
 		_ = dir.Close()
 	}
-}
-
-// sweep removes the files that look like ours and are not in the manifest.
-func (d *Dir) sweep(m manifest) error {
-	names, err := d.leftovers(m)
-	for _, name := range names {
-		d.step("remove " + name)
-		if gone := os.Remove(filepath.Join(d.path, name)); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
-			err = errors.Join(err, gone)
-		}
-	}
-	if err != nil {
-		return d.cannot("remove what is no longer needed", err)
-	}
-	return nil
-}
-
-func (d *Dir) leftovers(m manifest) (names []string, err error) {
-	entries, err := os.ReadDir(d.path)
-	for _, e := range entries {
-		kid := strings.TrimSuffix(e.Name(), keySuffix)
-		if e.Type().IsRegular() && leftover.MatchString(e.Name()) && !m.has(kid) {
-			names = append(names, e.Name())
-		}
-	}
-	return names, err
 }
 
 // newKey makes a key and its file. The manifest comes after it: a key that is
@@ -291,33 +260,4 @@ func bare(err error) error {
 // has reports whether the key is in the manifest.
 func (m manifest) has(kid string) bool {
 	return slices.ContainsFunc(m.Keys, func(e entry) bool { return e.ID == kid })
-}
-
-// prune drops the keys whose time is over and returns their kids.
-func (m *manifest) prune(now time.Time) (removed []string) {
-	return m.dropWhere(now, func(k Key) bool { return k.left(now.Add(-keep)) })
-}
-
-// trim drops keys that have left the document, before their time, until most are in
-// the manifest or none of them is left.
-func (m *manifest) trim(now time.Time, most int) (removed []string) {
-	excess := len(m.Keys) - most
-	return m.dropWhere(now, func(k Key) bool {
-		if excess <= 0 || !k.left(now) {
-			return false
-		}
-		excess--
-		return true
-	})
-}
-
-// dropWhere asks for the oldest key first.
-func (m *manifest) dropWhere(now time.Time, over func(Key) bool) (removed []string) {
-	for _, k := range slices.Backward(m.everyKeyAt(now)) {
-		if over(k) {
-			removed = append(removed, k.ID)
-		}
-	}
-	m.Keys = slices.DeleteFunc(m.Keys, func(e entry) bool { return slices.Contains(removed, e.ID) })
-	return removed
 }

@@ -229,3 +229,82 @@ func TestReadOnlyIsALackOfPermission(t *testing.T) {
 		}
 	}
 }
+
+// stuck lets the removal of a key's file fail: it becomes a folder that is not
+// empty.
+func (f *fixture) stuck(name string) {
+	path := filepath.Join(f.Path(), f.kid(name)+".pem")
+	f.step = func(step string) {
+		if step == "remove "+f.kid(name)+".pem" {
+			f.must(os.Remove(path))
+			f.must(os.MkdirAll(filepath.Join(path, "x"), 0o700))
+		}
+	}
+}
+
+// TestKeyIsLeft: a change that was made is not said to have failed, and who makes
+// it hears of a private key that should be gone.
+func TestKeyIsLeft(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(*fixture) error
+		want string // the states afterwards
+	}{
+		{"stolen", func(f *fixture) error { return f.Retire(f.t.Context(), f.kid("B"), true) }, "C:active"},
+		{"over", func(f *fixture) error {
+			f.stuck("A")
+			key, err := f.Rotate(f.t.Context())
+			if key.ID != f.kids[len(f.kids)-1] {
+				f.t.Errorf("the key that was made is not returned, but %q", key.ID)
+			}
+			return err
+		}, "B:active C:pending"},
+		{"pruned", func(f *fixture) error {
+			f.stuck("A")
+			_, err := f.Prune(f.t.Context())
+			return err
+		}, "B:active"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := create(t, 0)
+				f.publish()
+				f.rotate()
+				f.publish()
+				time.Sleep(10 * 24 * time.Hour)
+				f.stuck("B")
+				err := tt.do(f)
+				if !errors.Is(err, keydir.ErrLeft) || errors.Is(err, fs.ErrPermission) || f.states() != tt.want {
+					t.Errorf("%v, and %s; want ErrLeft, and %s", err, f.states(), tt.want)
+				}
+				checkOneLine(t, err)
+			})
+		})
+	}
+}
+
+// What a dead writer left is no concern of the next one, if it cannot remove it.
+func TestLeavingsDoNotFailAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := create(t, 0)
+		f.publish()
+		orphan := strings.Repeat("a", 43) + ".pem"
+		path := filepath.Join(f.Path(), orphan)
+		leave := func() {
+			f.must(os.RemoveAll(path))
+			f.must(os.WriteFile(path, nil, 0o600))
+		}
+		f.step = func(step string) {
+			if step == "remove "+orphan {
+				f.must(os.Remove(path))
+				f.must(os.MkdirAll(filepath.Join(path, "x"), 0o700))
+			}
+		}
+		leave()
+		f.rotate()
+		leave()
+		if _, err := f.Prune(t.Context()); !errors.Is(err, keydir.ErrLeft) {
+			t.Errorf("Prune that cannot = %v, want ErrLeft", err)
+		}
+	})
+}
