@@ -39,7 +39,7 @@ const (
 // refuses nothing.
 func TestRotationDrill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDrill(t, 24*time.Hour)
+		d := newDrill(t, 24*time.Hour, kept)
 		begun := time.Now()
 		d.run(t, begun.Add(2*time.Hour))
 		old := d.signs(t)
@@ -70,7 +70,7 @@ func TestRotationDrill(t *testing.T) {
 // what Entra keeps: it shows the refusals that the wait prevents.
 func TestRotationWithoutTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDrill(t, time.Second)
+		d := newDrill(t, time.Second, kept)
 		begun := time.Now()
 		d.run(t, begun.Add(90*time.Minute))
 		before := d.entra.Calls().Refusals
@@ -86,6 +86,37 @@ func TestRotationWithoutTheWait(t *testing.T) {
 		d.run(t, begun.Add(6*time.Hour))
 		if now := d.entra.Calls().Refusals[unknownKey]; now != refused {
 			t.Errorf("%d refusals became %d long after Entra fetched the new key set", refused, now)
+		}
+	})
+}
+
+// TestLastAssertionOfAnOldKey redeems what the old key has signed just before the
+// new one took over, just before that ends: the key set must still have the key,
+// also for a verifier that keeps no copy.
+func TestLastAssertionOfAnOldKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDrill(t, 24*time.Hour, 0)
+		old := d.signs(t)
+		if _, err := d.dir.Rotate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		d.publish(t)
+		time.Sleep(24*time.Hour - time.Second)
+		source, err := mint.NewLocal(mint.LocalConfig{Keys: d.dir.Signer, Issuer: drillIssuer, Subject: drillSubject, Audience: audience, Lifetime: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		last, err := source.Assertion(t.Context())
+		if err != nil || last.Claims.KeyID != old {
+			t.Fatalf("the last assertion is of %s, %v; want the old key %s", last.Claims.KeyID, err, old)
+		}
+		d.run(t, time.Now().Add(58*time.Minute))
+		if now := d.signs(t); now == old {
+			t.Fatalf("the old key %s still signs", old)
+		}
+		key := exchange.Key{Tenant: drillTenant, ClientID: drillClient, Scope: "https://vault.azure.net/.default"}
+		if _, err := d.send(t.Context(), key, last.Value); err != nil {
+			t.Errorf("the last assertion of the old key, 58 min later: %v", err)
 		}
 	})
 }
@@ -106,7 +137,7 @@ type drill struct {
 // drillKey is the emulator's.
 var drillKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 
-func newDrill(t *testing.T, wait time.Duration) *drill {
+func newDrill(t *testing.T, wait, kept time.Duration) *drill {
 	t.Helper()
 	d := &drill{}
 	var err error
@@ -210,9 +241,13 @@ func (d *drill) redeem(ctx context.Context, key exchange.Key) (exchange.Token, e
 	if err != nil {
 		return exchange.Token{}, err
 	}
+	return d.send(ctx, key, assertion.Value)
+}
+
+func (d *drill) send(ctx context.Context, key exchange.Key, assertion secret.Value) (exchange.Token, error) {
 	form := url.Values{
 		"client_id": {key.ClientID}, "scope": {key.Scope}, "grant_type": {"client_credentials"},
-		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}, "client_assertion": {assertion.Value.Reveal()},
+		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}, "client_assertion": {assertion.Reveal()},
 	}
 	r := httptest.NewRequest(http.MethodPost, "https://127.0.0.1/"+key.Tenant+"/oauth2/v2.0/token", strings.NewReader(form.Encode())).WithContext(ctx)
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")

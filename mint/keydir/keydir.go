@@ -195,6 +195,18 @@ func (d *Dir) load(kid string) (crypto.Signer, error) {
 	if key, ok := d.loaded[kid]; ok {
 		return key, nil
 	}
+	key, err := d.readKey(kid)
+	if err != nil {
+		return nil, err
+	}
+	if d.loaded == nil {
+		d.loaded = make(map[string]crypto.Signer)
+	}
+	d.loaded[kid] = key
+	return key, nil
+}
+
+func (d *Dir) readKey(kid string) (crypto.Signer, error) {
 	key, err := mint.LoadKey(d.keyPath(kid))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("keydir: the private key %q is missing (%w): restore the file, or replace the key with svidecar keys retire --unsafe-now", d.keyPath(kid), fs.ErrNotExist)
@@ -205,10 +217,6 @@ func (d *Dir) load(kid string) (crypto.Signer, error) {
 	if id, err := mint.KeyID(key.Public()); err != nil || id != kid {
 		return nil, fmt.Errorf("keydir: %q holds another key than its name says: restore the file", d.keyPath(kid))
 	}
-	if d.loaded == nil {
-		d.loaded = make(map[string]crypto.Signer)
-	}
-	d.loaded[kid] = key
 	return key, nil
 }
 
