@@ -184,7 +184,7 @@ func TestPrune(t *testing.T) {
 		if removed, err := f.Prune(t.Context()); err != nil || removed != nil {
 			t.Errorf("Prune before its time = %v, %v", removed, err)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		removed, err := f.Prune(t.Context())
 		if err != nil || len(removed) != 1 || f.name(removed[0]) != "A" || f.files() != ".lock B.pem keys.json" {
 			t.Errorf("Prune = %v, %v; files %s", removed, err, f.files())
