@@ -28,11 +28,12 @@ type keeper struct {
 }
 
 // start refuses at once what could never be done, and makes a key if one is due.
+// What cannot be done today is told later, by tend: the key that signs is good.
 func (k *keeper) start(ctx context.Context) error {
 	if k.every == 0 {
 		return nil
 	}
-	if _, _, err := k.dir.RotateIfDue(ctx, k.every); err != nil {
+	if _, _, err := k.dir.RotateIfDue(ctx, k.every); errors.Is(err, keydir.ErrTooOften) {
 		return fmt.Errorf("--rotate-every: %w", err)
 	}
 	return nil
@@ -89,6 +90,8 @@ func (k *keeper) tend(ctx context.Context, err error) {
 	}
 	if k.publish != nil {
 		all = append(all, k.publish(ctx))
+	} else {
+		all = append(all, k.dir.CheckFiles()) // of the key that signs next, too
 	}
 	if k.every > 0 || k.publish != nil {
 		_, err := k.dir.Prune(ctx)

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,5 +93,64 @@ func TestKeeperRuns(t *testing.T) {
 	defer stuck.Stop()
 	if k.run(ctx); looks < 10 {
 		t.Errorf("%d looks", looks)
+	}
+}
+
+// TestKeeperStarts: a rotation that cannot be made today ends no start, one that
+// never can does.
+func TestKeeperStarts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys")
+	dir, err := keydir.Create(path, keydir.Options{Issuer: "https://issuer.example.com", PublicationWait: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dir.MarkPublished(t.Context(), kids(dir.Keys())...); err != nil {
+		t.Fatal(err)
+	}
+	k := &keeper{dir: dir, every: time.Hour, log: slog.New(slog.DiscardHandler)}
+	if err := k.start(t.Context()); !errors.Is(err, keydir.ErrTooOften) {
+		t.Errorf("rotation every hour: %v, want it refused", err)
+	}
+	age(t, filepath.Join(path, "keys.json"), 100*24*time.Hour)
+	if err := os.RemoveAll(filepath.Join(path, ".lock")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(path, ".lock"), 0o700); err != nil { // nobody can lock that
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	k = &keeper{dir: dir, every: 90 * 24 * time.Hour, log: slog.New(slog.NewTextHandler(&log, nil))}
+	if err := k.start(t.Context()); err != nil {
+		t.Errorf("a rotation that cannot be made today: %v", err)
+	}
+	if k.tend(t.Context(), nil); !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "lock") {
+		t.Errorf("the log does not say why no key is made:\n%s", log.String())
+	}
+}
+
+// TestKeeperLooksAtTheNextKey: that its file is missing is known before it signs.
+func TestKeeperLooksAtTheNextKey(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys")
+	dir, err := keydir.Create(path, keydir.Options{Issuer: "https://issuer.example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dir.MarkPublished(t.Context(), kids(dir.Keys())...); err != nil {
+		t.Fatal(err)
+	}
+	next, err := dir.Rotate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dir.MarkPublished(t.Context(), next.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(path, next.ID+".pem")); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	k := &keeper{dir: dir, log: slog.New(slog.NewTextHandler(&log, nil))}
+	if k.tend(t.Context(), nil); !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), next.ID) {
+		t.Errorf("the log does not name the missing file of %s:\n%s", next.ID, log.String())
 	}
 }

@@ -29,6 +29,10 @@ import (
 	"github.com/svidecar/svidecar/mint"
 )
 
+// ErrTooOften means that keys are asked for faster than they can be published and
+// retired.
+var ErrTooOften = errors.New("too often")
+
 // ErrRotating means that a key is on its way already: only one at a time waits
 // to sign.
 var ErrRotating = errors.New("another key is waiting")

@@ -123,7 +123,7 @@ func (d *Dir) RotateIfDue(ctx context.Context, every time.Duration) (Key, bool, 
 		return Key{}, false, err
 	}
 	if least := time.Duration(d.snapshot.Load().Wait) + linger; every <= least {
-		return Key{}, false, fmt.Errorf("keydir: rotate every %v: want more than %v, the publication wait and the time that a retired key stays", every, least)
+		return Key{}, false, fmt.Errorf("keydir: rotate every %v: %w: want more than %v, the publication wait and the time that a retired key stays", every, ErrTooOften, least)
 	}
 	if !d.snapshot.Load().due(every, time.Now()) {
 		return Key{}, false, nil
