@@ -13,8 +13,9 @@ import (
 var shared *cluster.Cluster
 
 func TestMain(m *testing.M) {
-	cfg := cluster.Config{Images: []cluster.Image{
+	cfg := cluster.Config{Helm: true, Images: []cluster.Image{
 		{Name: "svidecar"},
+		{Name: "svidecar-webhook"},
 		{Name: "app", Package: "./e2e/kubernetes/app"},
 		{Name: "entra", Package: "./e2e/kubernetes/entra"},
 	}}

@@ -3,6 +3,7 @@
 package webhook_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -10,6 +11,8 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/svidecar/svidecar/e2e/kubernetes/cluster"
 )
 
 const client = "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa"
@@ -128,16 +131,18 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestAccountMadeWithPod holds that an account which is a moment old counts.
+// TestAccountMadeWithPod holds that an account which is a moment old counts: the pod follows it as fast as can be.
 func TestAccountMadeWithPod(t *testing.T) {
 	install(t)
 	ns := shared.Namespace(t)
-	for i := range 20 {
+	http := apiClient(t)
+	url := cluster.Server + "/api/v1/namespaces/" + ns + "/"
+	for i := range 100 {
 		account := fmt.Sprintf("account-%d", i)
-		shared.Apply(t, ns, fmt.Sprintf(`{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":%q,"annotations":{"azure.workload.identity/client-id":%q}}}`, account, client))
-		manifest := strings.Replace(pod("p", `svidecar.io/inject: "true"`, ""), "spec:", "spec:\n  serviceAccountName: "+account, 1)
-		p, err := create(t, ns, manifest)
-		if err != nil {
+		post(t, http, url+"serviceaccounts", fmt.Appendf(nil, `{"metadata": {"name": %q, "annotations": {"azure.workload.identity/client-id": %q}}}`, account, client))
+		raw := bytes.Replace(body(t, `svidecar.io/inject: "true"`), []byte(`"spec":{`), fmt.Appendf(nil, `"spec":{"serviceAccountName":%q,`, account), 1)
+		var p corev1.Pod
+		if err := json.Unmarshal(post(t, http, url+"pods?dryRun=All", raw), &p); err != nil {
 			t.Fatal(err)
 		}
 		if c := p.Spec.InitContainers[1]; !hasEnv(c, "AZURE_CLIENT_ID", client) {
