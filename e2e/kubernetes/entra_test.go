@@ -74,7 +74,7 @@ func provideEntra(t *testing.T, namespace string, apps ...entratest.App) {
 			"apps.json": string(marshal(t, apps)), "discovery.json": discovery, "keys.json": keys,
 			"tls.crt": chain.String(), "tls.key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
 		}},
-		object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object{"name": "entra-ca"}, "data": object{"ca.pem": string(ca.PEM())}})
+		object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object{"name": "entra-ca"}, "data": object{"ca.pem": string(ca.PEM()), "ca.crt": string(ca.PEM())}})
 }
 
 func applyObjects(t *testing.T, namespace string, items ...object) {
