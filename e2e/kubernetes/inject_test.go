@@ -76,8 +76,15 @@ func accountAnnotations() map[string]string {
 // injected is the pod as the injector patches it.
 func injected(t *testing.T, namespace string, labels map[string]string, pod object) (patched object, res inject.Result) {
 	t.Helper()
-	raw := marshal(t, pod)
-	res, err := installation().Mutate(inject.Input{
+	return injectedBy(t, func(*inject.Config) {}, namespace, labels, pod)
+}
+
+// injectedBy is injected by an installation with other settings.
+func injectedBy(t *testing.T, change func(*inject.Config), namespace string, labels map[string]string, pod object) (patched object, res inject.Result) {
+	t.Helper()
+	cfg, raw := installation(), marshal(t, pod)
+	change(&cfg)
+	res, err := cfg.Mutate(inject.Input{
 		Pod: raw, Namespace: namespace, NamespaceLabels: labels, ServiceAccountAnnotations: accountAnnotations(),
 	})
 	if err != nil {
