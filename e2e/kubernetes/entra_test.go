@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"testing"
 
 	"github.com/svidecar/svidecar/e2e/kubernetes/cluster"
@@ -74,7 +75,7 @@ func provideEntra(t *testing.T, namespace string, apps ...entratest.App) {
 			"apps.json": string(marshal(t, apps)), "discovery.json": discovery, "keys.json": keys,
 			"tls.crt": chain.String(), "tls.key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
 		}},
-		object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object{"name": "entra-ca"}, "data": object{"ca.pem": string(ca.PEM())}})
+		object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object{"name": "entra-ca"}, "data": object{"ca.pem": string(ca.PEM()), "ca.crt": string(ca.PEM())}})
 }
 
 func applyObjects(t *testing.T, namespace string, items ...object) {
@@ -99,14 +100,24 @@ type seen struct {
 	Assertions map[string]entratest.Assertion `json:"assertions"`
 }
 
-func entraCalls(t *testing.T, namespace, pod string) (s seen) {
+func entraCalls(t *testing.T, namespace, pod string) seen {
 	t.Helper()
-	out, err := shared.Exec(t, namespace, pod, "entra", "/entra", "GET", "/calls")
+	s, err := askEntra(t, namespace, pod)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal([]byte(out), &s); err != nil {
-		t.Fatalf("%v in %s", err, out)
-	}
 	return s
+}
+
+// askEntra is entraCalls where Entra may not run yet.
+func askEntra(t *testing.T, namespace, pod string) (s seen, err error) {
+	t.Helper()
+	out, err := shared.Exec(t, namespace, pod, "entra", "/entra", "GET", "/calls")
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		return s, fmt.Errorf("%w in %s", err, out)
+	}
+	return s, nil
 }
