@@ -63,7 +63,7 @@ var protocols = []struct {
 		return []string{
 			"IDENTITY_ENDPOINT=https://127.0.0.1:2377/metadata/identity/oauth2/token", "IDENTITY_HEADER=" + s.header,
 			"IDENTITY_SERVER_THUMBPRINT=" + strings.TrimSpace(string(thumbprint)),
-			"REQUESTS_CA_BUNDLE=" + certificate, "NODE_EXTRA_CA_CERTS=" + certificate,
+			"REQUESTS_CA_BUNDLE=" + certificate, "NODE_EXTRA_CA_CERTS=" + certificate, "SSL_CERT_FILE=" + certificate,
 		}
 	}},
 	{"Azure Arc", variableTenant, func(s *sidecar, _ string) []string {

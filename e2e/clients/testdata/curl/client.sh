@@ -5,7 +5,7 @@
 # gets one line of JSON: a token or an error.
 set -euo pipefail
 if [[ $1 == versions ]]; then
-  echo "{\"curl\": \"$(curl --version | sed -n '1s/^curl \([0-9.]*\).*/\1/p')\"}"
+  echo '{"curl": "the system'"'"'s"}'
   exit
 fi
 case $2 in
