@@ -22,7 +22,7 @@ import (
 )
 
 // patience bounds one answer of a client.
-const patience = 15 * time.Second
+const patience = 30 * time.Second
 
 // sidecar is a running `svidecar dev`.
 type sidecar struct {

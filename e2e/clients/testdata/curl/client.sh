@@ -25,6 +25,6 @@ while read -r resource; do
   if [[ -n $token ]]; then
     echo "{\"token\": \"$token\"}"
   else
-    echo "{\"error\": \"${reply//\"/}\"}"
+    echo "{\"error\": \"${reply//[\"\\]/}\"}"
   fi
 done
