@@ -42,6 +42,7 @@ var mayImport = map[string][]string{
 	"e2e":                  {anything},
 	"e2e/bench":            {anything},
 	"e2e/chaos":            {anything},
+	"e2e/clients":          {anything},
 	"e2e/netns":            {anything},
 	"e2e/spire":            {anything},
 	"e2e/verify":           {anything},

@@ -1,0 +1,210 @@
+//go:build e2e && linux
+
+package clients_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience bounds one answer of a client.
+const patience = 30 * time.Second
+
+// sidecar is a running `svidecar dev`.
+type sidecar struct {
+	cmd      *exec.Cmd
+	args     []string
+	reading  sync.WaitGroup
+	mu       sync.Mutex
+	output   bytes.Buffer // what it has written to standard error
+	tenant   string
+	url      string
+	header   string
+	controls string // of its emulator
+}
+
+// startSidecar runs dev until the end of the test, with tokens of that tenant.
+func startSidecar(t *testing.T, tenant string, args ...string) *sidecar {
+	t.Helper()
+	s := &sidecar{tenant: tenant, args: append([]string{"dev", "--tenant-id", tenant}, args...)}
+	s.start(t)
+	t.Cleanup(func() { s.end(t) })
+	return s
+}
+
+func (s *sidecar) start(t *testing.T) {
+	t.Helper()
+	s.cmd = exec.Command(program, s.args...)
+	s.cmd.Env = baseEnv(t)
+	s.output.Reset()
+	stderr, err := s.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ready := make(chan struct{})
+	s.reading.Go(func() { s.read(stderr, ready) })
+	select {
+	case <-ready:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%v was not ready in time", s.cmd)
+	}
+	s.url = s.said(t, `AZURE_POD_IDENTITY_AUTHORITY_HOST=(\S+)`)
+	s.header = s.said(t, `IDENTITY_HEADER=(\S+)`)
+	s.controls = s.said(t, `controls: (http://[^\s)]+)`)
+}
+
+// read closes ready at the last line of dev's guide, or at the end.
+func (s *sidecar) read(stderr io.Reader, ready chan struct{}) {
+	announce := sync.OnceFunc(func() { close(ready) })
+	defer announce()
+	for lines := bufio.NewReader(stderr); ; {
+		line, err := lines.ReadString('\n')
+		s.mu.Lock()
+		s.output.WriteString(line)
+		s.mu.Unlock()
+		if strings.Contains(line, "Ctrl-C ends it") {
+			announce()
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// said finds what dev printed for people.
+func (s *sidecar) said(t *testing.T, pattern string) string {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := regexp.MustCompile(pattern).FindStringSubmatch(s.output.String())
+	if found == nil {
+		t.Fatalf("dev did not print %s:\n%s", pattern, s.output.String())
+	}
+	return found[1]
+}
+
+func (s *sidecar) end(t *testing.T) {
+	t.Helper()
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	stuck := time.AfterFunc(20*time.Second, func() { _ = s.cmd.Process.Kill() })
+	defer stuck.Stop()
+	s.reading.Wait()
+	if err := s.cmd.Wait(); err != nil {
+		t.Errorf("%v, asked to end by SIGTERM: %v", s.cmd, err)
+	}
+}
+
+// setFault makes the emulator misbehave for one resource; fault is its JSON.
+func (s *sidecar) setFault(t *testing.T, resource, fault string) {
+	t.Helper()
+	body := fmt.Sprintf(`{"scope":%q,"fault":%s}`, resource+"/.default", fault)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.controls+"/faults", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusNoContent {
+		t.Fatalf("PUT /faults %s: %s", body, resp.Status)
+	}
+}
+
+// baseEnv is all that a client sees of this machine's variables.
+func baseEnv(t *testing.T) []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "LANG=C.UTF-8"}
+}
+
+func newCommand(t *testing.T, command, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), command[0], append(command[1:len(command):len(command)], args...)...)
+	cmd.Env = append(baseEnv(t), env...)
+	cmd.Stderr = t.Output()
+	cmd.WaitDelay = time.Second
+	return cmd
+}
+
+// client is a running client: one process, which asks when told to.
+type client struct {
+	cmd     *exec.Cmd
+	input   io.WriteCloser
+	answers *bufio.Reader
+}
+
+var (
+	// errUnsupported: the client has no such selector.
+	errUnsupported = errors.New("the client has no such selector")
+	errTooLong     = fmt.Errorf("no answer within %v", patience)
+)
+
+func startClient(t *testing.T, command, env []string, args ...string) *client {
+	t.Helper()
+	c := &client{cmd: newCommand(t, command, env, args...)}
+	var err error
+	if c.input, err = c.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	output, err := c.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.answers = bufio.NewReader(output)
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// ask has the client get a token for the resource.
+func (c *client) ask(resource string) (token string, err error) {
+	_, _ = io.WriteString(c.input, resource+"\n") // a client that is gone is seen below
+	late := time.AfterFunc(patience, func() { _ = c.cmd.Process.Kill() })
+	line, err := c.answers.ReadBytes('\n')
+	if !late.Stop() {
+		return "", errTooLong
+	}
+	if err != nil {
+		_ = c.cmd.Wait()
+		if c.cmd.ProcessState.ExitCode() == 3 {
+			return "", errUnsupported
+		}
+		return "", fmt.Errorf("the client ended: %v", c.cmd.ProcessState)
+	}
+	var answer struct{ Token, Error string }
+	if err := json.Unmarshal(line, &answer); err != nil {
+		return "", fmt.Errorf("%w in %q", err, line)
+	}
+	if answer.Token == "" {
+		return "", errors.New(answer.Error)
+	}
+	return answer.Token, nil
+}
+
+// end lets the client go, and returns when it has.
+func (c *client) end() {
+	_ = c.input.Close()
+	_, _ = io.Copy(io.Discard, c.answers)
+	if err := c.cmd.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return // how it ended is no part of the matrix
+	}
+}
