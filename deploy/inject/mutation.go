@@ -117,7 +117,7 @@ func (m *mutation) ownSidecar() (sidecar container, injected bool, err error) {
 		if !slices.Contains(modes[1:], Mode(mark)) {
 			return sidecar, false, fmt.Errorf("annotation %s: %s is not allowed: svidecar writes it; remove it", keyInjected, quote(mark))
 		}
-		return sidecar, true, nil
+		return sidecar, true, m.checkOwn(sidecar, Mode(mark))
 	}
 	for _, name := range []string{SidecarName, RedirectName, "azwi-proxy", "azwi-proxy-init"} {
 		if _, taken := m.pod.named(name); taken {

@@ -180,11 +180,7 @@ func (m *mutation) sidecar(w wish, mode Mode, env []object) object {
 // redirection is the init container. It alone is root, with one capability; it
 // has no token and no secret.
 func (m *mutation) redirection(w wish, mode Mode) object {
-	args := []any{"redirect", "--method=nftables", "--to-port=" + strconv.Itoa(w.port)}
-	if mode == ModeAddress {
-		args = []any{"redirect", "--method=address"}
-	}
-	c := m.container(RedirectName, w, args)
+	c := m.container(RedirectName, w, redirectArgs(mode, w.port))
 	c["securityContext"] = object{
 		"runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": false,
 		"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
@@ -195,6 +191,13 @@ func (m *mutation) redirection(w wish, mode Mode) object {
 		c["volumeMounts"] = mounts
 	}
 	return c
+}
+
+func redirectArgs(mode Mode, port int) []any {
+	if mode == ModeAddress {
+		return []any{"redirect", "--method=address"}
+	}
+	return []any{"redirect", "--method=nftables", "--to-port=" + strconv.Itoa(port)}
 }
 
 // keepAPITokenOut mounts an empty directory where the API server would mount
