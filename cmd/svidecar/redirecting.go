@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -31,6 +30,8 @@ func (r *redirection) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&r.remove, "remove", false, "take the redirection away: apps then reach the real service, if there is one")
 	fs.BoolVar(&r.verify, "verify", false, "change nothing: prove that 169.254.169.254 leads to the running sidecar")
 	fs.BoolVar(&r.unsafeHostNetwork, "unsafe-host-network", false, "go on where the network may be a whole node's: all pods and processes that share it are redirected")
+	// Each of them ends well, or goes on, without the redirection that was asked for.
+	config.CommandLineOnly(fs, "dry-run", "remove", "verify", "unsafe-host-network")
 }
 
 // run ends in one line, and says nothing else unless it is asked to print.
@@ -40,8 +41,6 @@ func (r *redirection) run(ctx context.Context, cfg *config.Config, out io.Writer
 		return err
 	}
 	switch {
-	case moreThanOne(r.dryRun, r.remove, r.verify): // by variables, which cobra does not see
-		return errors.New("--dry-run, --remove and --verify exclude each other: give one")
 	case r.dryRun:
 		_, err := fmt.Fprint(out, plan)
 		return err
@@ -51,16 +50,6 @@ func (r *redirection) run(ctx context.Context, cfg *config.Config, out io.Writer
 		return plan.Verify(ctx, reachable(cfg.OpsListen))
 	}
 	return plan.Apply(ctx)
-}
-
-func moreThanOne(flags ...bool) bool {
-	n := 0
-	for _, f := range flags {
-		if f {
-			n++
-		}
-	}
-	return n > 1
 }
 
 func (r *redirection) plan(cfg *config.Config) (*redirect.Plan, error) {
