@@ -196,24 +196,25 @@ func (m *mutation) loadSettings(env []object) (*config.Config, error) {
 	return nil, errors.New("the sidecar would not start: " + text)
 }
 
-// keepOrder puts our init containers first, where another webhook came between:
-// what runs before the redirection reaches the node's identity.
+// keepOrder puts our containers first in their lists, where another webhook came
+// between: what runs before the redirection reaches the node's identity, and what
+// starts before the sidecar is not held back by it.
 func (m *mutation) keepOrder(mode Mode) {
 	spec := m.pod.get("spec").(object)
 	want := []string{RedirectName, SidecarName}
 	if mode == ModeEnv {
 		want = want[1:]
 	}
-	place := 0
+	place := map[string]int{}
 	for _, name := range want {
 		c, found := m.pod.named(name)
-		if !found || c.list != "initContainers" {
+		if !found {
 			continue
 		}
-		if c.index != place {
-			m.pod.move(spec, c.index, place, "/spec", c.list)
+		if c.index != place[c.list] {
+			m.pod.move(spec, c.index, place[c.list], "/spec", c.list)
 		}
-		place++
+		place[c.list]++
 	}
 }
 

@@ -230,6 +230,20 @@ func TestWithoutNativeSidecars(t *testing.T) {
 	}
 }
 
+// TestClassicSidecarHolds: without native sidecars kubelet waits for no startup
+// probe, so what holds the app back proves the redirection itself.
+func TestClassicSidecarHolds(t *testing.T) {
+	cfg := config()
+	cfg.NativeSidecars = false
+	wait := []string{"/svidecar", "wait", "--timeout=60s"}
+	for mode, want := range map[string][]string{"env": wait, "redirect": append(wait[:3:3], "--redirected"), "address": append(wait[:3:3], "--redirected")} {
+		pod, _ := injected(t, cfg, inject.Input{Pod: podWith(t, on("svidecar.io/mode", mode), nil)})
+		if got := named(t, pod, "svidecar").Lifecycle.PostStart.Exec.Command; !slices.Equal(got, want) {
+			t.Errorf("%s: postStart is %q, want %q", mode, got, want)
+		}
+	}
+}
+
 // TestUser: the sidecar shares its user with no container.
 func TestUser(t *testing.T) {
 	taken := containers(object{"name": "a", "securityContext": object{"runAsUser": 65531}}, object{"name": "b", "securityContext": object{"runAsUser": json.Number("6.553e4")}})
