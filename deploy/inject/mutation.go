@@ -97,11 +97,15 @@ func (m *mutation) addSidecar(w wish) error {
 	if err := m.refuse(w, mode); err != nil {
 		return err
 	}
-	if !injected {
-		if sidecar, err = m.inject(w, mode); err != nil {
-			return err
-		}
+	if injected {
+		err = m.refuseSharedUser(sidecar)
+	} else {
+		sidecar, err = m.inject(w, mode)
 	}
+	if err != nil {
+		return err
+	}
+	m.warnOfBuiltIn(w, mode)
 	m.keepOrder(mode)
 	m.mode = mode
 	m.tellContainers(w, sidecar)

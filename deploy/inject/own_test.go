@@ -100,3 +100,30 @@ func TestMarkProvesNothing(t *testing.T) {
 		})
 	}
 }
+
+// TestLateUser: what comes after the sidecar must not run as its user either.
+func TestLateUser(t *testing.T) {
+	late := func(user int) object {
+		return object{"name": "late", "image": "late", "securityContext": object{"runAsUser": user}}
+	}
+	for _, tt := range []struct {
+		name   string
+		change between
+		want   string // empty: not refused
+	}{
+		{"another user", appended("containers", late(65530)), ""},
+		{"container", appended("containers", late(65531)), `container "late" runs as user 65531, as the sidecar does, and could read its memory: set annotation svidecar.io/run-as-user`},
+		{"init container", appended("initContainers", late(65531)), `container "late" runs as user 65531`},
+		{"pod", between(at(65531, "securityContext", "runAsUser")), `the pod runs as user 65531`},
+		{"sidecar without a user", onContainer("svidecar", "securityContext", object{}), `container "svidecar" has no runAsUser`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := config().Mutate(inject.Input{Pod: meddled(t, config(), inject.ModeEnv, tt.change)})
+			if tt.want != "" {
+				wantRefusal(t, err, tt.want)
+			} else if err != nil {
+				t.Errorf("Mutate: %v; want no error", err)
+			}
+		})
+	}
+}

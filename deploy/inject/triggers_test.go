@@ -106,6 +106,19 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// TestAutoWarns: where auto finds no redirection allowed, whoever creates the pod
+// hears on each call that it does not cover all apps.
+func TestAutoWarns(t *testing.T) {
+	const warning = `mode env was chosen, since the Pod Security level "baseline" of namespace "shop" forbids NET_ADMIN: an app that has 169.254.169.254 built in does not reach the sidecar`
+	in := inject.Input{Pod: podWith(t, map[string]string{"svidecar.io/inject": "true"}, nil), Namespace: "shop", NamespaceLabels: map[string]string{"pod-security.kubernetes.io/enforce": "baseline"}}
+	res := mustMutate(t, config(), in)
+	wantWarnings(t, res.Warnings, warning)
+	in.Pod = patched(t, in.Pod, res.Patch)
+	wantWarnings(t, mustMutate(t, config(), in).Warnings, warning)
+	in.Pod = podWith(t, on(), nil) // env by annotation
+	wantWarnings(t, mustMutate(t, config(), in).Warnings)
+}
+
 // at puts a value into a pod's spec at a path, for tables.
 func at(value any, path ...string) func(object) {
 	return func(spec object) {
