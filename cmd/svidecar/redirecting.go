@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +14,9 @@ import (
 	"github.com/svidecar/svidecar/internal/config"
 )
 
+// builtIn is the address that SDKs have built in.
+const builtIn = "169.254.169.254"
+
 // redirection is what the flags of redirect say.
 type redirection struct {
 	method, address        string
@@ -26,11 +28,13 @@ type redirection struct {
 func (r *redirection) register(fs *pflag.FlagSet) {
 	fs.StringVar(&r.method, "method", string(redirect.NFTables), "`how`: nftables, address or iptables")
 	fs.IntVar(&r.port, "to-port", 0, "`port` of the sidecar on 127.0.0.1; if not given, that of --listen")
-	fs.StringVar(&r.address, "address", "169.254.169.254", "IPv4 `address` that apps ask, in 169.254.0.0/16")
+	fs.StringVar(&r.address, "address", builtIn, "IPv4 `address` that apps ask, in 169.254.0.0/16")
 	fs.BoolVar(&r.dryRun, "dry-run", false, "print what would be done, in the words of nft, ip or iptables, and exit")
 	fs.BoolVar(&r.remove, "remove", false, "take the redirection away: apps then reach the real service, if there is one")
 	fs.BoolVar(&r.verify, "verify", false, "change nothing: prove that 169.254.169.254 leads to the running sidecar")
 	fs.BoolVar(&r.unsafeHostNetwork, "unsafe-host-network", false, "go on where the network may be a whole node's: all pods and processes that share it are redirected")
+	// Each of them ends well, or goes on, without the redirection that was asked for.
+	config.CommandLineOnly(fs, "dry-run", "remove", "verify", "unsafe-host-network")
 }
 
 // run ends in one line, and says nothing else unless it is asked to print.
@@ -40,8 +44,6 @@ func (r *redirection) run(ctx context.Context, cfg *config.Config, out io.Writer
 		return err
 	}
 	switch {
-	case moreThanOne(r.dryRun, r.remove, r.verify): // by variables, which cobra does not see
-		return errors.New("--dry-run, --remove and --verify exclude each other: give one")
 	case r.dryRun:
 		_, err := fmt.Fprint(out, plan)
 		return err
@@ -53,14 +55,13 @@ func (r *redirection) run(ctx context.Context, cfg *config.Config, out io.Writer
 	return plan.Apply(ctx)
 }
 
-func moreThanOne(flags ...bool) bool {
-	n := 0
-	for _, f := range flags {
-		if f {
-			n++
-		}
+// verifyRedirected asks the address that apps ask, however it was redirected.
+func verifyRedirected(ctx context.Context, cfg *config.Config) error {
+	plan, err := redirect.New(redirect.Config{Method: redirect.Loopback, Address: netip.MustParseAddr(builtIn)})
+	if err != nil {
+		return err
 	}
-	return n > 1
+	return plan.Verify(ctx, reachable(cfg.OpsListen))
 }
 
 func (r *redirection) plan(cfg *config.Config) (*redirect.Plan, error) {

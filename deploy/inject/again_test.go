@@ -19,7 +19,7 @@ func TestAgain(t *testing.T) {
 			first := mustMutate(t, cfg, in)
 			in.Pod = patched(t, in.Pod, first.Patch)
 			cfg.NewSecret = func() string { return "another-secret-of-another-call" }
-			cfg.Image, cfg.Mode = "another", inject.ModeAuto
+			cfg.Image, cfg.Mode = "mirror.example.com:5000/svidecar@sha256:0", inject.ModeAuto
 			second := mustMutate(t, cfg, in)
 			if second.Patch != nil {
 				t.Errorf("the second patch is %s", second.Patch)
@@ -32,7 +32,7 @@ func TestAgain(t *testing.T) {
 }
 
 // TestContainersOfOtherWebhooks: what came in between gets its variables, and
-// our init containers come first again.
+// our containers come first again.
 func TestContainersOfOtherWebhooks(t *testing.T) {
 	samples(t, func(name string, cfg inject.Config, in inject.Input) {
 		t.Run(name, func(t *testing.T) {
@@ -57,6 +57,9 @@ func TestContainersOfOtherWebhooks(t *testing.T) {
 			}
 			if got := names(pod.Spec.InitContainers)[:len(want)]; !slices.Equal(got, want) {
 				t.Errorf("init containers %q, want %q first", got, want)
+			}
+			if first := pod.Spec.Containers[0].Name; !cfg.NativeSidecars && first != "svidecar" {
+				t.Errorf("the first container is %q, which nothing holds back", first)
 			}
 			in.Pod = patched(t, in.Pod, res.Patch)
 			if third := mustMutate(t, cfg, in); third.Patch != nil {

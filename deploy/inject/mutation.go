@@ -97,11 +97,15 @@ func (m *mutation) addSidecar(w wish) error {
 	if err := m.refuse(w, mode); err != nil {
 		return err
 	}
-	if !injected {
-		if sidecar, err = m.inject(w, mode); err != nil {
-			return err
-		}
+	if injected {
+		err = m.refuseSharedUser(sidecar)
+	} else {
+		sidecar, err = m.inject(w, mode)
 	}
+	if err != nil {
+		return err
+	}
+	m.warnOfBuiltIn(w, mode)
 	m.keepOrder(mode)
 	m.mode = mode
 	m.tellContainers(w, sidecar)
@@ -117,7 +121,7 @@ func (m *mutation) ownSidecar() (sidecar container, injected bool, err error) {
 		if !slices.Contains(modes[1:], Mode(mark)) {
 			return sidecar, false, fmt.Errorf("annotation %s: %s is not allowed: svidecar writes it; remove it", keyInjected, quote(mark))
 		}
-		return sidecar, true, nil
+		return sidecar, true, m.checkOwn(sidecar, Mode(mark))
 	}
 	for _, name := range []string{SidecarName, RedirectName, "azwi-proxy", "azwi-proxy-init"} {
 		if _, taken := m.pod.named(name); taken {
@@ -196,24 +200,25 @@ func (m *mutation) loadSettings(env []object) (*config.Config, error) {
 	return nil, errors.New("the sidecar would not start: " + text)
 }
 
-// keepOrder puts our init containers first, where another webhook came between:
-// what runs before the redirection reaches the node's identity.
+// keepOrder puts our containers first in their lists, where another webhook came
+// between: what runs before the redirection reaches the node's identity, and what
+// starts before the sidecar is not held back by it.
 func (m *mutation) keepOrder(mode Mode) {
 	spec := m.pod.get("spec").(object)
 	want := []string{RedirectName, SidecarName}
 	if mode == ModeEnv {
 		want = want[1:]
 	}
-	place := 0
+	place := map[string]int{}
 	for _, name := range want {
 		c, found := m.pod.named(name)
-		if !found || c.list != "initContainers" {
+		if !found {
 			continue
 		}
-		if c.index != place {
-			m.pod.move(spec, c.index, place, "/spec", c.list)
+		if c.index != place[c.list] {
+			m.pod.move(spec, c.index, place[c.list], "/spec", c.list)
 		}
-		place++
+		place[c.list]++
 	}
 }
 

@@ -30,6 +30,14 @@ func (m *mutation) chooseMode(w wish) (Mode, error) {
 	return w.mode, nil
 }
 
+// warnOfBuiltIn tells what auto cannot give where the namespace allows no
+// redirection.
+func (m *mutation) warnOfBuiltIn(w wish, mode Mode) {
+	if w.mode == ModeAuto && mode == ModeEnv && !m.allowsPrivilege() {
+		m.warnf("mode env was chosen, since %s forbids NET_ADMIN: an app that has 169.254.169.254 built in does not reach the sidecar, and may reach the node's identity; set annotation %smode to env if it has not", m.level(), ours)
+	}
+}
+
 func (m *mutation) level() string {
 	return fmt.Sprintf("the Pod Security level %q of namespace %q", m.in.NamespaceLabels[keyEnforce], m.in.Namespace)
 }
@@ -110,16 +118,7 @@ func whole(v any) (int64, bool) {
 // chooseUser keeps the sidecar from running as the app does, which could then
 // read its memory where processes are shared. Our default gives way.
 func (m *mutation) chooseUser(w wish) (int64, error) {
-	taken := map[int64]string{}
-	if n, ok := whole(m.pod.get("spec", "securityContext", "runAsUser")); ok {
-		taken[n] = "the pod"
-	}
-	for _, c := range m.pod.users() {
-		sc, _ := c.object["securityContext"].(object)
-		if n, ok := whole(sc["runAsUser"]); ok {
-			taken[n] = "container " + strconv.Quote(c.name())
-		}
-	}
+	taken := m.users()
 	user := w.runAsUser
 	if who, clash := taken[user]; clash && w.userChosen {
 		return 0, fmt.Errorf("annotation %srun-as-user: \"%d\" is not allowed: %s runs as that user, and could read the sidecar's memory; it may be any other from 1 to %d", ours, user, who, maxUID)
@@ -130,6 +129,35 @@ func (m *mutation) chooseUser(w wish) (int64, error) {
 		}
 	}
 	return user, nil
+}
+
+// refuseSharedUser names a container that came after the sidecar and runs as its
+// user: the sidecar does not give way to it any more.
+func (m *mutation) refuseSharedUser(sidecar container) error {
+	sc, _ := sidecar.object["securityContext"].(object)
+	user, ok := whole(sc["runAsUser"])
+	if !ok {
+		return fmt.Errorf("container %q has no runAsUser: keep what else changes pods from removing it", SidecarName)
+	}
+	if who := m.users()[user]; who != "" {
+		return fmt.Errorf("%s runs as user %d, as the sidecar does, and could read its memory: set annotation %srun-as-user to another", who, user, ours)
+	}
+	return nil
+}
+
+// users tells who in the pod names which user.
+func (m *mutation) users() map[int64]string {
+	taken := map[int64]string{}
+	if n, ok := whole(m.pod.get("spec", "securityContext", "runAsUser")); ok {
+		taken[n] = "the pod"
+	}
+	for _, c := range m.pod.users() {
+		sc, _ := c.object["securityContext"].(object)
+		if n, ok := whole(sc["runAsUser"]); ok {
+			taken[n] = "container " + strconv.Quote(c.name())
+		}
+	}
+	return taken
 }
 
 // allowLowPort lets the sidecar listen on port 80 as an ordinary user. The sysctl

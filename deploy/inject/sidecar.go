@@ -168,23 +168,34 @@ func (m *mutation) sidecar(w wish, mode Mode, env []object) object {
 	if m.cfg.NativeSidecars {
 		c["restartPolicy"] = "Always"
 	}
-	// kubelet goes on to the next container when this has ended: without native
-	// sidecars nothing else holds it, and a proof of the redirection waits for no
-	// token.
-	if !m.cfg.NativeSidecars || mode != ModeEnv && slices.Contains(w.settings, settingValue{"ready-requires-token", "true"}) {
-		c["lifecycle"] = object{"postStart": object{"exec": object{"command": []any{"/svidecar", "wait", "--timeout=60s"}}}}
+	if command := m.hold(w, mode); command != nil {
+		c["lifecycle"] = object{"postStart": object{"exec": object{"command": command}}}
 	}
 	return c
+}
+
+// hold is what kubelet waits for before it goes on to the next container: without
+// native sidecars it does not wait for the startup probe, so that this must prove
+// what that proves. With them, only a proof of tokens is left.
+func (m *mutation) hold(w wish, mode Mode) []any {
+	command := []any{"/svidecar", "wait", "--timeout=60s"}
+	switch {
+	case mode == ModeEnv && m.cfg.NativeSidecars:
+		return nil
+	case mode == ModeEnv:
+		return command
+	case !m.cfg.NativeSidecars:
+		return append(command, "--redirected")
+	case slices.Contains(w.settings, settingValue{"ready-requires-token", "true"}):
+		return command
+	}
+	return nil
 }
 
 // redirection is the init container. It alone is root, with one capability; it
 // has no token and no secret.
 func (m *mutation) redirection(w wish, mode Mode) object {
-	args := []any{"redirect", "--method=nftables", "--to-port=" + strconv.Itoa(w.port)}
-	if mode == ModeAddress {
-		args = []any{"redirect", "--method=address"}
-	}
-	c := m.container(RedirectName, w, args)
+	c := m.container(RedirectName, w, redirectArgs(mode, w.port))
 	c["securityContext"] = object{
 		"runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": false,
 		"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
@@ -195,6 +206,13 @@ func (m *mutation) redirection(w wish, mode Mode) object {
 		c["volumeMounts"] = mounts
 	}
 	return c
+}
+
+func redirectArgs(mode Mode, port int) []any {
+	if mode == ModeAddress {
+		return []any{"redirect", "--method=address"}
+	}
+	return []any{"redirect", "--method=nftables", "--to-port=" + strconv.Itoa(port)}
 }
 
 // keepAPITokenOut mounts an empty directory where the API server would mount

@@ -106,6 +106,19 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// TestAutoWarns: where auto finds no redirection allowed, whoever creates the pod
+// hears on each call that it does not cover all apps.
+func TestAutoWarns(t *testing.T) {
+	const warning = `mode env was chosen, since the Pod Security level "baseline" of namespace "shop" forbids NET_ADMIN: an app that has 169.254.169.254 built in does not reach the sidecar`
+	in := inject.Input{Pod: podWith(t, map[string]string{"svidecar.io/inject": "true"}, nil), Namespace: "shop", NamespaceLabels: map[string]string{"pod-security.kubernetes.io/enforce": "baseline"}}
+	res := mustMutate(t, config(), in)
+	wantWarnings(t, res.Warnings, warning)
+	in.Pod = patched(t, in.Pod, res.Patch)
+	wantWarnings(t, mustMutate(t, config(), in).Warnings, warning)
+	in.Pod = podWith(t, on(), nil) // env by annotation
+	wantWarnings(t, mustMutate(t, config(), in).Warnings)
+}
+
 // at puts a value into a pod's spec at a path, for tables.
 func at(value any, path ...string) func(object) {
 	return func(spec object) {
@@ -227,6 +240,20 @@ func TestWithoutNativeSidecars(t *testing.T) {
 	pod, _ = injected(t, cfg, inject.Input{Pod: podWith(t, chosen, nil)})
 	if got := pod.Annotations["kubectl.kubernetes.io/default-container"]; got != "other" {
 		t.Errorf("kubectl's default container was changed to %q", got)
+	}
+}
+
+// TestClassicSidecarHolds: without native sidecars kubelet waits for no startup
+// probe, so what holds the app back proves the redirection itself.
+func TestClassicSidecarHolds(t *testing.T) {
+	cfg := config()
+	cfg.NativeSidecars = false
+	wait := []string{"/svidecar", "wait", "--timeout=60s"}
+	for mode, want := range map[string][]string{"env": wait, "redirect": append(wait[:3:3], "--redirected"), "address": append(wait[:3:3], "--redirected")} {
+		pod, _ := injected(t, cfg, inject.Input{Pod: podWith(t, on("svidecar.io/mode", mode), nil)})
+		if got := named(t, pod, "svidecar").Lifecycle.PostStart.Exec.Command; !slices.Equal(got, want) {
+			t.Errorf("%s: postStart is %q, want %q", mode, got, want)
+		}
 	}
 }
 

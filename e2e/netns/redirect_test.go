@@ -41,10 +41,12 @@ func TestRedirect(t *testing.T) {
 	defer run(t, nil, program, "redirect", "--remove")
 	start(t, "Ctrl-C ends it", nil, "dev")
 	run(t, nil, program, "redirect", "--verify")
+	run(t, nil, program, "wait", "--redirected")
 	requireServed(t, "https://netns-redirected.example")
 
 	run(t, nil, program, "redirect", "--remove")
 	refused(t, "do not reach the sidecar: connection refused", "redirect", "--verify")
+	refused(t, "do not reach the sidecar: connection refused", "wait", "--redirected")
 	run(t, nil, program, "redirect", "--to-port", "8001") // health
 	refused(t, "do not reach the sidecar: HTTP 404", "redirect", "--verify")
 	run(t, nil, program, "redirect")

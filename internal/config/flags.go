@@ -16,7 +16,13 @@ import (
 // The flags that fs has already, which belong to one command and are no
 // settings, get their variable too: Load sets each from SVIDECAR_ and its name.
 func Register(fs *pflag.FlagSet, names ...string) {
-	fs.VisitAll(func(f *pflag.Flag) { f.Usage += " (env " + envOf(f.Name) + ")" })
+	fs.VisitAll(func(f *pflag.Flag) {
+		if commandLineOnly(f) {
+			f.Usage += " (command line only)"
+			return
+		}
+		f.Usage += " (env " + envOf(f.Name) + ")"
+	})
 	for _, s := range settings {
 		if len(names) > 0 && !slices.Contains(names, s.name) {
 			continue
@@ -28,13 +34,30 @@ func Register(fs *pflag.FlagSet, names ...string) {
 	}
 }
 
-// commandFlags calls do for the flags of fs that are no settings.
+const onlyAnnotation = "svidecar_command_line_only"
+
+// CommandLineOnly keeps flags of fs, which must exist, from having a variable.
+// It is for those that turn a command into another one: a variable that somebody
+// else set, for all containers of a pod, must not do that. Call it before
+// [Register].
+func CommandLineOnly(fs *pflag.FlagSet, names ...string) {
+	for _, name := range names {
+		if err := fs.SetAnnotation(name, onlyAnnotation, []string{"true"}); err != nil {
+			panic("config: " + err.Error())
+		}
+	}
+}
+
+func commandLineOnly(f *pflag.Flag) bool { return f.Annotations[onlyAnnotation] != nil }
+
+// commandFlags calls do for the flags of fs that are no settings and have a
+// variable.
 func commandFlags(fs *pflag.FlagSet, do func(*pflag.Flag)) {
 	if fs == nil {
 		return
 	}
 	fs.VisitAll(func(f *pflag.Flag) {
-		if _, ok := f.Value.(*flagValue); !ok && f.Name != "help" {
+		if _, ok := f.Value.(*flagValue); !ok && f.Name != "help" && !commandLineOnly(f) {
 			do(f)
 		}
 	})

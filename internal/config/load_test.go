@@ -280,6 +280,24 @@ func TestDefaultSource(t *testing.T) {
 	}
 }
 
+// TestCommandLineOnly: such a flag has no variable, and one that is set is told of.
+func TestCommandLineOnly(t *testing.T) {
+	fs := pflag.NewFlagSet("x", pflag.ContinueOnError)
+	dry := fs.Bool("dry-run", false, "print")
+	config.CommandLineOnly(fs, "dry-run")
+	config.Register(fs, "ops-listen")
+	if usage := fs.Lookup("dry-run").Usage; usage != "print (command line only)" {
+		t.Errorf("usage = %q, want it to say that there is no variable", usage)
+	}
+	_, err := config.LoadPart(fs, []string{"SVIDECAR_DRY_RUN=true"})
+	if *dry || err == nil || !strings.Contains(err.Error(), `unknown variable "SVIDECAR_DRY_RUN"`) {
+		t.Errorf("dry-run = %v, error %v; want an unknown variable", *dry, err)
+	}
+	if err := fs.Parse([]string{"--dry-run"}); err != nil || !*dry {
+		t.Errorf("dry-run = %v, %v; want it set by the command line", *dry, err)
+	}
+}
+
 // TestCommandFlagsHaveVariables: a flag that belongs to one command and is no
 // setting is set from its variable, which no other command knows.
 func TestCommandFlagsHaveVariables(t *testing.T) {
