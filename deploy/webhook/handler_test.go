@@ -229,7 +229,7 @@ func TestHandler(t *testing.T) {
 		{name: "identity of an account that is new", annotations: on, cached: reader(namespace()), live: whole, result: "injected", mode: "env", inPatch: []string{clientA}},
 		{name: "namespace that is new", annotations: on, cached: reader(), live: whole, result: "injected", mode: "env", inPatch: []string{clientA}},
 		{name: "account that nobody knows", annotations: on, cached: reader(namespace()), live: reader(), result: "injected", mode: "env"},
-		{name: "auto in a namespace that allows little", annotations: map[string]string{"svidecar.io/inject": "true"}, cached: reader(namespace("pod-security.kubernetes.io/enforce", "restricted"), account("orders")), result: "injected", mode: "env"},
+		{name: "auto in a namespace that allows little", annotations: map[string]string{"svidecar.io/inject": "true"}, cached: reader(namespace("pod-security.kubernetes.io/enforce", "restricted"), account("orders")), result: "injected", mode: "env", warnings: 1},
 		{name: "auto where all is allowed", annotations: map[string]string{"svidecar.io/inject": "true"}, cached: whole, result: "injected", mode: "redirect"},
 		{name: "federation", labels: map[string]string{"azure.workload.identity/use": "true"}, cached: whole, result: "federated", inPatch: []string{clientA}},
 		{name: "warning", annotations: map[string]string{"svidecar.io/inject": "true", "svidecar.io/mode": "env", "svidecar.io/skip-containers": "nobody"}, cached: whole, result: "injected", mode: "env", warnings: 1},
