@@ -49,27 +49,45 @@ type arcKey struct {
 	given  int // again
 }
 
-// open makes the directory if need be. Others than its owner and group must not
-// write there: they could put a key in place of ours, or learn when one is read.
+// open makes the directory if need be.
 func (a *arcKeys) open() error {
 	if err := os.MkdirAll(a.dir, 0o750); err != nil {
 		return fmt.Errorf("proxy: the directory of Arc's keys: %w: make it, writable for svidecar and readable for the app's group", err)
-	}
-	info, err := os.Stat(a.dir)
-	if err != nil {
-		return fmt.Errorf("proxy: the directory of Arc's keys: %w", err)
-	}
-	if info.Mode().Perm()&0o002 != 0 && runtime.GOOS != "windows" {
-		return fmt.Errorf("proxy: the directory of Arc's keys, %q, can be written by every user: chmod o-w it", a.dir)
 	}
 	root, err := os.OpenRoot(a.dir)
 	if err != nil {
 		return fmt.Errorf("proxy: the directory of Arc's keys: %w", err)
 	}
+	if err := a.vet(root); err != nil {
+		return errors.Join(err, root.Close())
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.root, a.live = root, map[string]arcKey{}
 	return sweep(root)
+}
+
+// vet looks at the directory that is open, which is the one that keys will be
+// written to. Others than its owner and group must not write there: they could
+// put a key in place of ours, or learn when one is read. Nor may another user own
+// it, or lead to it.
+func (a *arcKeys) vet(root *os.Root) error {
+	info, err := root.Stat(".")
+	if err != nil {
+		return fmt.Errorf("proxy: the directory of Arc's keys: %w", err)
+	}
+	named, err := os.Lstat(filepath.Clean(a.dir))
+	switch {
+	case err != nil:
+		return fmt.Errorf("proxy: the directory of Arc's keys: %w", err)
+	case !os.SameFile(named, info):
+		return fmt.Errorf("proxy: the directory of Arc's keys, %q, is a symbolic link: name the directory itself", a.dir)
+	case !ownerTrusted(info):
+		return fmt.Errorf("proxy: the directory of Arc's keys, %q, belongs to another user: chown it to root or to svidecar's user", a.dir)
+	case info.Mode().Perm()&0o002 != 0 && runtime.GOOS != "windows":
+		return fmt.Errorf("proxy: the directory of Arc's keys, %q, can be written by every user: chmod o-w it", a.dir)
+	}
+	return nil
 }
 
 // sweep removes what a process that was killed left: no running one has keys so
