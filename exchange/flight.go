@@ -13,6 +13,9 @@ type flight struct {
 	err    error
 	wanted bool // somebody waits for it; guarded by Source.mu
 	probe  bool // begun as a renewal; guarded by Source.mu
+	// forced is when a caller last would not have the token held; guarded by
+	// Source.mu.
+	forced time.Time
 }
 
 // wait returns what the flight brings, or the cause of ctx.
@@ -168,7 +171,7 @@ func (s *Source) land(key Key, f *flight, credential string, token Token, err *E
 	switch {
 	case err == nil:
 		s.failures.Remove(key)
-		s.hold(key, token, f.wanted)
+		s.hold(key, token, f)
 		return f.wanted
 	case err.origin != atBound:
 		before, _ := s.failures.Peek(key)

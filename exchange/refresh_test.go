@@ -3,6 +3,7 @@ package exchange_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,6 +175,105 @@ func TestRefreshServesNoExpiredToken(t *testing.T) {
 		time.Sleep(21 * time.Second)
 		if token, err := s.Refresh(t.Context(), key, ""); err == nil {
 			t.Errorf("Refresh gives a token with %v left", token.Left(time.Now()))
+		}
+	})
+}
+
+// TestRefreshHeedsTheIdentity: what Entra has asked of an identity goes for each
+// of its resources. Their tokens go on being served, and afterwards one exchange
+// at a time finds out whether it is over.
+func TestRefreshHeedsTheIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		entra := &authority{}
+		s := newSource(t, entra, exchange.Config{})
+		keys, before := make([]exchange.Key, 20), 0
+		held := make([]exchange.Token, len(keys))
+		for i := range keys {
+			keys[i] = keyOf("a")
+			keys[i].Scope = fmt.Sprintf("https://r%d/.default", i)
+			held[i] = mustToken(t, s, keys[i])
+		}
+		count := func() (n int) {
+			for _, key := range keys {
+				n += entra.count(key)
+			}
+			return n - before
+		}
+		before = count()
+		entra.set(func() {
+			entra.err = &exchange.Error{Kind: exchange.Throttled, Cause: "busy", RetryAfter: 2 * time.Minute}
+		})
+		if token, err := s.Refresh(t.Context(), keys[0], digestOf(held[0])); err == nil {
+			t.Fatalf("Refresh while Entra throttles = %v", token)
+		}
+		for i, key := range keys[1:] {
+			if got := mustRefresh(t, s, key, digestOf(held[i+1])); !got.Value.Equal(held[i+1].Value.Reveal()) {
+				t.Errorf("key %d got another token", i+1)
+			}
+		}
+		if n := count(); n != 1 {
+			t.Errorf("%d exchanges by an identity that was told to wait, want 1", n)
+		}
+		time.Sleep(2*time.Minute + time.Second)
+		entra.set(func() { entra.takes = time.Second })
+		for _, key := range keys {
+			go func() { _, _ = s.Refresh(t.Context(), key, "") }()
+		}
+		synctest.Wait()
+		if n := count(); n != 2 {
+			t.Errorf("%d exchanges once the time is over, want 1 more", n)
+		}
+		time.Sleep(2 * time.Second)
+	})
+}
+
+// TestRefreshTriesAgain: a failure does not use up the 30 s. Until the next
+// exchange the named token is not given to who was refused with it.
+func TestRefreshTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		entra, key := &authority{}, keyOf("a")
+		s := newSource(t, entra, exchange.Config{})
+		first := mustToken(t, s, key)
+		entra.set(func() { entra.err = errDown })
+		for range 10 {
+			if token, err := s.Refresh(t.Context(), key, digestOf(first)); err == nil {
+				t.Fatalf("Refresh while Entra is down = %v", token)
+			}
+		}
+		if n := entra.count(key); n != 2 {
+			t.Errorf("%d exchanges by 10 calls at once, want the first and 1", n)
+		}
+		if got := mustRefresh(t, s, key, ""); !got.Value.Equal(first.Value.Reveal()) {
+			t.Error("who names no token does not get the one held")
+		}
+		entra.set(func() { entra.err = nil })
+		time.Sleep(time.Second)
+		second := mustRefresh(t, s, key, digestOf(first))
+		if second.Value.Equal(first.Value.Reveal()) {
+			t.Error("a second later Refresh gives the token that was named")
+		}
+		if got := mustRefresh(t, s, key, digestOf(second)); !got.Value.Equal(second.Value.Reveal()) {
+			t.Error("within 30 s of an exchange there was another")
+		}
+	})
+}
+
+// TestRefreshOfTheRefused: an identity that is refused for good does not get by
+// with the token held.
+func TestRefreshOfTheRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		entra, key := &authority{}, keyOf("a")
+		s := newSource(t, entra, exchange.Config{})
+		first := mustToken(t, s, key)
+		entra.set(func() { entra.err = &exchange.Error{Kind: exchange.Refused, Cause: "disabled"} })
+		for range 20 {
+			if token, err := s.Refresh(t.Context(), key, digestOf(first)); err == nil {
+				t.Fatalf("Refresh of an identity that is refused = %v", token)
+			}
+			time.Sleep(time.Second)
+		}
+		if n := entra.count(key); n > 5 {
+			t.Errorf("%d exchanges in 20 s", n)
 		}
 	})
 }

@@ -4,9 +4,8 @@ import "time"
 
 // hold puts a token into the cache and arms its renewal: when Entra wants it,
 // else half-way through its life, and in either case a little later, by chance,
-// so that tokens that came together are not renewed together. Used is whether
-// somebody waited for it. The lock is held.
-func (s *Source) hold(key Key, token Token, used bool) {
+// so that tokens that came together are not renewed together. The lock is held.
+func (s *Source) hold(key Key, token Token, f *flight) {
 	after := token.life / 2
 	if !token.RefreshOn.IsZero() && token.RefreshOn.Before(token.ExpiresOn) {
 		after = token.RefreshOn.Sub(token.NotBefore)
@@ -16,8 +15,8 @@ func (s *Source) hold(key Key, token Token, used bool) {
 	if renewed {
 		old.timer.Stop() // Add replaces without telling
 	}
-	e := &entry{token: token, renewLeft: token.life - after, used: used, wanted: used || renewed}
-	if renewed {
+	e := &entry{token: token, renewLeft: token.life - after, used: f.wanted, wanted: f.wanted || renewed, forced: f.forced}
+	if renewed && f.forced.IsZero() {
 		e.forced = old.forced
 	}
 	e.timer = time.AfterFunc(time.Until(token.start.Add(after)), func() { s.due(key, e) })

@@ -96,7 +96,7 @@ type entry struct {
 	used      bool          // since the token came
 	wanted    bool          // used, or made to replace one that was
 	timer     *time.Timer   // of the renewal
-	forced    time.Time     // when a caller last had the key exchanged; kept by the next entry
+	forced    time.Time     // when a caller last had the key exchanged, for a token; kept by the next entry
 }
 
 type counters struct {

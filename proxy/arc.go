@@ -24,6 +24,7 @@ import (
 
 const (
 	arcLife    = 20 * time.Second // of a key that nobody uses
+	arcLeast   = 5 * time.Second  // that a key given again has left, if one has
 	arcMost    = 128              // keys at once
 	arcPrefix  = "svidecar-"      // of the names of ours
 	arcSuffix  = ".key"           // that SDKs insist on
@@ -34,6 +35,7 @@ const (
 type arcKeys struct {
 	dir string
 
+	busy    sync.WaitGroup // who has taken root
 	mu      sync.Mutex
 	root    *os.Root // nil while closed
 	pending int      // being written
@@ -43,29 +45,49 @@ type arcKeys struct {
 type arcKey struct {
 	sum    [sha256.Size]byte
 	expiry *time.Timer
+	until  time.Time
+	given  int // again
 }
 
-// open makes the directory if need be. Others than its owner and group must not
-// write there: they could put a key in place of ours, or learn when one is read.
+// open makes the directory if need be.
 func (a *arcKeys) open() error {
 	if err := os.MkdirAll(a.dir, 0o750); err != nil {
 		return fmt.Errorf("proxy: the directory of Arc's keys: %w: make it, writable for svidecar and readable for the app's group", err)
-	}
-	info, err := os.Stat(a.dir)
-	if err != nil {
-		return fmt.Errorf("proxy: the directory of Arc's keys: %w", err)
-	}
-	if info.Mode().Perm()&0o002 != 0 && runtime.GOOS != "windows" {
-		return fmt.Errorf("proxy: the directory of Arc's keys, %q, can be written by every user: chmod o-w it", a.dir)
 	}
 	root, err := os.OpenRoot(a.dir)
 	if err != nil {
 		return fmt.Errorf("proxy: the directory of Arc's keys: %w", err)
 	}
+	if err := a.vet(root); err != nil {
+		return errors.Join(err, root.Close())
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.root, a.live = root, map[string]arcKey{}
 	return sweep(root)
+}
+
+// vet looks at the directory that is open, which is the one that keys will be
+// written to. Others than its owner and group must not write there: they could
+// put a key in place of ours, or learn when one is read. Nor may another user own
+// it, or lead to it.
+func (a *arcKeys) vet(root *os.Root) error {
+	info, err := root.Stat(".")
+	if err != nil {
+		return fmt.Errorf("proxy: the directory of Arc's keys: %w", err)
+	}
+	named, err := os.Lstat(filepath.Clean(a.dir))
+	switch {
+	case err != nil:
+		return fmt.Errorf("proxy: the directory of Arc's keys: %w", err)
+	case !os.SameFile(named, info):
+		return fmt.Errorf("proxy: the directory of Arc's keys, %q, is a symbolic link: name the directory itself", a.dir)
+	case !ownerTrusted(info):
+		return fmt.Errorf("proxy: the directory of Arc's keys, %q, belongs to another user: chown it to root or to svidecar's user", a.dir)
+	case info.Mode().Perm()&0o002 != 0 && runtime.GOOS != "windows":
+		return fmt.Errorf("proxy: the directory of Arc's keys, %q, can be written by every user: chmod o-w it", a.dir)
+	}
+	return nil
 }
 
 // sweep removes what a process that was killed left: no running one has keys so
@@ -85,7 +107,8 @@ func sweep(root *os.Root) error {
 	return nil
 }
 
-// close removes the keys that are left.
+// close removes the keys that are left, and waits for those who still write or
+// remove one: no file outlives it.
 func (a *arcKeys) close() {
 	a.mu.Lock()
 	root, live := a.root, a.live
@@ -98,6 +121,7 @@ func (a *arcKeys) close() {
 		key.expiry.Stop()
 		_ = root.Remove(name)
 	}
+	a.busy.Wait()
 	_ = root.Close()
 }
 
@@ -106,33 +130,67 @@ var (
 	errArcClosed  = errors.New("proxy: the server is shutting down")
 )
 
-// challenge writes a new key and returns its path.
+// challenge returns the path of a new key. If there are too many it is that of
+// one which waits: whoever asks for keys without end keeps nobody out.
 func (a *arcKeys) challenge() (path string, err error) {
-	a.mu.Lock()
-	root := a.root
-	switch {
-	case root == nil:
-		err = errArcClosed
-	case len(a.live)+a.pending >= arcMost:
-		err = errArcCrowded
-	default:
-		a.pending++
+	root, path, err := a.begin()
+	if root == nil {
+		return path, err
 	}
-	a.mu.Unlock()
-	if err != nil {
-		return "", err
-	}
+	defer a.busy.Done()
 	name, key := arcPrefix+rand.Text()+arcSuffix, rand.Text()+rand.Text()
 	err = writeArcKey(root, name, key)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.pending--
-	if err != nil || a.live == nil {
+	if err == nil && a.live == nil {
+		err = errArcClosed
+	}
+	if err != nil {
 		_ = root.Remove(name)
 		return "", err
 	}
-	a.live[name] = arcKey{sha256.Sum256([]byte(key)), time.AfterFunc(arcLife, func() { a.drop(name) })}
+	expiry := time.AfterFunc(arcLife, func() { a.drop(name) })
+	a.live[name] = arcKey{sum: sha256.Sum256([]byte(key)), expiry: expiry, until: time.Now().Add(arcLife)}
 	return filepath.Join(a.dir, name), nil
+}
+
+// begin takes the directory for a new key, or returns the path of one that waits.
+func (a *arcKeys) begin() (root *os.Root, path string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.root == nil {
+		return nil, "", errArcClosed
+	}
+	if len(a.live)+a.pending < arcMost {
+		a.pending++
+		a.busy.Add(1)
+		return a.root, "", nil
+	}
+	name := a.again(time.Now())
+	if name == "" { // all are being written
+		return nil, "", errArcCrowded
+	}
+	return nil, filepath.Join(a.dir, name), nil
+}
+
+// again chooses the key that was given least often, so that clients which come
+// together get different ones; and none that is about to expire, if there is
+// another. The lock is held.
+func (a *arcKeys) again(now time.Time) (best string) {
+	for name, key := range a.live {
+		chosen := a.live[best]
+		late, chosenLate := key.until.Sub(now) < arcLeast, chosen.until.Sub(now) < arcLeast
+		if best == "" || !late && chosenLate || late == chosenLate && key.given < chosen.given {
+			best = name
+		}
+	}
+	if best != "" {
+		key := a.live[best]
+		key.given++
+		a.live[best] = key
+	}
+	return best
 }
 
 // writeArcKey leaves the file's group to the directory: with the set-group-ID
@@ -151,6 +209,10 @@ func (a *arcKeys) drop(name string) {
 	a.mu.Lock()
 	root, key := a.root, a.live[name]
 	delete(a.live, name)
+	if key.expiry != nil {
+		a.busy.Add(1)
+		defer a.busy.Done()
+	}
 	a.mu.Unlock()
 	if key.expiry != nil {
 		key.expiry.Stop()
@@ -175,6 +237,10 @@ func (a *arcKeys) use(authorization string) bool {
 	}
 	key, root := a.live[found], a.root
 	delete(a.live, found)
+	if found != "" {
+		a.busy.Add(1)
+		defer a.busy.Done()
+	}
 	a.mu.Unlock()
 	if found == "" {
 		return false
@@ -198,6 +264,9 @@ func (s *Server) admitArc(w http.ResponseWriter, r *http.Request) *imds.Refusal 
 		return nil
 	case len(given) > 0:
 		return &imds.Refusal{Outcome: imds.Unauthorized, Description: "the header Authorization carries no key that is valid: a key can be used once, within 20 s; ask without the header for another one"}
+	}
+	if _, err := s.parse(w.(*call), r); err != nil { // a key would be of no use to it
+		return refusalOf(err)
 	}
 	path, err := s.arc.challenge()
 	switch {

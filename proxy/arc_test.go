@@ -119,18 +119,40 @@ func TestArcKeys(t *testing.T) {
 	}
 }
 
-// TestArcKeysAreBounded: whoever asks for keys and never uses them does not fill
-// the disk.
+// TestArcKeysAreBounded: whoever asks for keys and never uses them neither fills
+// the disk nor keeps others out.
 func TestArcKeysAreBounded(t *testing.T) {
 	var dir string
 	r := startAll(t, func(cfg *proxy.Config) { dir = cfg.ArcTokensDir })
-	for range 128 {
+	for range 200 {
 		key(t, r, imdsTarget)
 	}
-	got := withKey(t, r, imdsTarget, "")
-	left, err := os.ReadDir(dir)
-	if got.StatusCode != 429 || got.Header.Get("Retry-After") == "" || err != nil || len(left) != 128 {
-		t.Errorf("the key after 128: %d %s, with %d files", got.StatusCode, got.body, len(left))
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 128 {
+		t.Errorf("200 challenges left %d files, %v; want 128", len(left), err)
+	}
+	onePath, one := key(t, r, imdsTarget)
+	twoPath, two := key(t, r, imdsTarget)
+	if onePath == twoPath {
+		t.Error("two clients got one key, of 128")
+	}
+	for _, content := range []string{one, two} {
+		if got := withKey(t, r, imdsTarget, "Authorization: Basic "+content+"\r\n"); got.StatusCode != 200 {
+			t.Errorf("a key that was given again: %d %s", got.StatusCode, got.body)
+		}
+	}
+}
+
+// TestArcReadsBeforeItChallenges: what no key could help costs none.
+func TestArcReadsBeforeItChallenges(t *testing.T) {
+	var dir string
+	r := startAll(t, func(cfg *proxy.Config) { dir = cfg.ArcTokensDir })
+	for _, target := range []string{"/metadata/identity/oauth2/token", "/metadata/identity/oauth2/token?resource=", imdsTarget + "&resource=x"} {
+		if got := withKey(t, r, target, ""); got.StatusCode != 400 || got.Header.Get("WWW-Authenticate") != "" {
+			t.Errorf("%s: %d %s", target, got.StatusCode, got.body)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("keys were written: %v, %v", left, err)
 	}
 }
 

@@ -40,6 +40,10 @@ const (
 // passable is a path by name: nothing in it could be read in two ways.
 var passable = regexp.MustCompile(`^[a-z0-9-]+(/[a-z0-9-]+)*$`)
 
+// passed is the path of a request. A segment such as "..;" is a way up to some
+// servers.
+var passed = regexp.MustCompile(`^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$`)
+
 func (p *PassThrough) check() error {
 	for _, path := range p.Paths {
 		top, _, _ := strings.Cut(path, "/")
@@ -70,9 +74,14 @@ func (s *Server) pass(w http.ResponseWriter, r *http.Request) {
 		c.fail(err)
 		return
 	}
+	path := collapsed(r.RequestURI)
+	if !passed.MatchString(path) {
+		c.fail(invalid("only names of letters, digits, '-', '_' and '.', of which none begins with a dot, are passed on in a path"))
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), passTimeout)
 	defer cancel()
-	resp, body, err := s.fetch(ctx, r)
+	resp, body, err := s.fetch(ctx, path, r.URL.RawQuery)
 	switch {
 	case err == nil:
 		c.status = int16(resp.StatusCode)
@@ -84,8 +93,10 @@ func (s *Server) pass(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) fetch(ctx context.Context, r *http.Request) (*http.Response, []byte, error) {
-	target := url.URL{Scheme: "http", Host: s.cfg.PassThrough.Host, Path: collapsed(r.RequestURI), RawQuery: r.URL.RawQuery}
+// fetch reads no reply but a whole, final one: what follows a 101 is under no
+// context's rule, and a status that net/http cannot write would be a panic.
+func (s *Server) fetch(ctx context.Context, path, query string) (*http.Response, []byte, error) {
+	target := url.URL{Scheme: "http", Host: s.cfg.PassThrough.Host, Path: path, RawQuery: query}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
 		return nil, nil, err
@@ -96,7 +107,11 @@ func (s *Server) fetch(ctx context.Context, r *http.Request) (*http.Response, []
 		return nil, nil, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode/100 == 3 || resp.Header.Get("Content-Encoding") != "" {
+	defer context.AfterFunc(ctx, func() { _ = resp.Body.Close() })()
+	if class := resp.StatusCode / 100; class != 2 && class != 4 && class != 5 {
+		return nil, nil, errStatus
+	}
+	if resp.Header.Get("Content-Encoding") != "" {
 		return nil, nil, errUnfit
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxPassed+1))
@@ -107,14 +122,15 @@ func (s *Server) fetch(ctx context.Context, r *http.Request) (*http.Response, []
 }
 
 var (
-	errUnfit = errors.New("it redirects, or compresses unasked")
-	errLong  = errors.New("its reply is larger than 1 MiB")
+	errStatus = errors.New("its status is not one of 200 to 299 and 400 to 599: it redirects, or is no metadata service")
+	errUnfit  = errors.New("it compresses unasked")
+	errLong   = errors.New("its reply is larger than 1 MiB")
 )
 
 // passFault says why in words that hold nothing of the request.
 func passFault(err error) string {
 	switch {
-	case errors.Is(err, errUnfit), errors.Is(err, errLong):
+	case errors.Is(err, errStatus), errors.Is(err, errUnfit), errors.Is(err, errLong):
 		return err.Error()
 	case errors.Is(err, context.DeadlineExceeded):
 		return "it took longer than 5 s"

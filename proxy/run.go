@@ -26,7 +26,7 @@ const (
 	idleTimeout       = 2 * time.Minute
 	maxHeader         = 16 << 10 // net/http adds 4 KiB of its own
 	drainTimeout      = 40 * time.Second
-	maxOpsConnections = 64
+	opsIdleTimeout    = 5 * time.Second // probes come anew each time
 )
 
 // Run serves tokens and health until ctx ends, then drains: the listener stays
@@ -39,7 +39,7 @@ func (s *Server) Run(ctx context.Context, tokens, ops net.Listener, own ...Endpo
 		servers = append(servers, s.ownServer(e))
 		listeners = append(listeners, limit(e.Listener, s.cfg.MaxConnections))
 	}
-	servers, listeners = append(servers, s.httpServer(s.opsHandler())), append(listeners, limit(ops, maxOpsConnections))
+	servers, listeners = append(servers, s.opsServer()), append(listeners, share(ops))
 	if err := s.openKeys(own); err != nil {
 		for _, l := range listeners {
 			err = errors.Join(err, l.Close())
@@ -87,6 +87,13 @@ func (s *Server) ownServer(e Endpoint) *http.Server {
 		server.Protocols = new(http.Protocols)
 		server.Protocols.SetHTTP1(true)
 	}
+	return server
+}
+
+// opsServer serves health and metrics.
+func (s *Server) opsServer() *http.Server {
+	server := s.httpServer(s.opsHandler())
+	server.IdleTimeout = opsIdleTimeout
 	return server
 }
 

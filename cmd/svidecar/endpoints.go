@@ -39,14 +39,16 @@ func (sc *sidecar) endpoints(ctx context.Context) (own []proxy.Endpoint, err err
 	if err != nil {
 		return own, err
 	}
-	if err := sc.tellOf(certificate); err != nil {
-		return own, err
-	}
 	l, err := listen(ctx, "servicefabric-listen", sc.cfg.ServiceFabricListen)
 	if err != nil {
 		return own, err
 	}
 	own = append(own, proxy.Endpoint{Protocol: imds.ServiceFabric, Listener: l, Certificate: &certificate})
+	// Only now: until the address was ours, the files could be those of a
+	// svidecar that serves there.
+	if err := sc.tellOf(certificate); err != nil {
+		return own, err
+	}
 	sc.log.Info("serving Service Fabric's protocol", "address", l.Addr().String(), "thumbprint", proxy.Thumbprint(certificate))
 	return own, nil
 }

@@ -56,6 +56,15 @@ func parsePath(s string) (string, error) {
 	return s, nil
 }
 
+// parseArcDir accepts what clients can read from a header, which they cut up by
+// hand. That protocol is for Linux alone.
+func parseArcDir(s string) (string, error) {
+	if !strings.HasPrefix(s, "/") || strings.ContainsAny(s, "\"'`=") || strings.ContainsFunc(s, unicode.IsSpace) {
+		return "", fmt.Errorf("%s cannot be told to clients: give an absolute path without spaces, quotes and '='", quote(s))
+	}
+	return parsePath(s)
+}
+
 // parseAddress normalises the host to lower case and the port to digits.
 func parseAddress(s string) (string, error) {
 	host, port, err := net.SplitHostPort(s)

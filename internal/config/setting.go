@@ -101,7 +101,7 @@ var settings = []setting{
 		usage: "loopback `address` of the listener of the protocol arc",
 	},
 	{
-		field: textField("arc-tokens-dir", func(c *Config) *string { return &c.ArcTokensDir }, parsePath), def: "/var/opt/azcmagent/tokens",
+		field: textField("arc-tokens-dir", func(c *Config) *string { return &c.ArcTokensDir }, parseArcDir), def: "/var/opt/azcmagent/tokens",
 		usage: "`directory` of the keys that prove a client of the protocol arc; SDKs take no other than the default",
 	},
 	{
