@@ -55,6 +55,10 @@ spec: {podLabels: {tier: system}}
 func TestPodIdentity(t *testing.T) {
 	install(t)
 	shared.Apply(t, "default", definitions())
+	t.Cleanup(func() { // another test wants a cluster without them
+		shared.Do(t, "delete", "crd", "azureidentities.aadpodidentity.k8s.io", "azureidentitybindings.aadpodidentity.k8s.io",
+			"azurepodidentityexceptions.aadpodidentity.k8s.io")
+	})
 	shared.Do(t, "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
 	out, err := helm(t, "template", "svidecar", chart, "--namespace", system, "--no-hooks", "--set", "podIdentity=cluster", "--show-only", "templates/rbac.yaml", "--show-only", "templates/webhook.yaml")
 	if err != nil {
