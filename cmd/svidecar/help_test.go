@@ -39,7 +39,7 @@ func TestCommandsExplainThemselves(t *testing.T) {
 
 // byHand are the flags that have no variable, by command and name: a manifest's
 // env must not keep a redirection from being made, nor make one for a node.
-var byHand = []string{"redirect --dry-run", "redirect --remove", "redirect --unsafe-host-network", "redirect --verify", "wait --redirected"}
+var byHand = []string{"redirect --address", "redirect --dry-run", "redirect --remove", "redirect --unsafe-host-network", "redirect --verify", "wait --redirected"}
 
 // TestFlagsNameTheirVariables: whatever can be given as a flag can be given in a
 // manifest's env, and --help says by which name; or that it cannot.

@@ -34,7 +34,7 @@ func (r *redirection) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&r.verify, "verify", false, "change nothing: prove that 169.254.169.254 leads to the running sidecar")
 	fs.BoolVar(&r.unsafeHostNetwork, "unsafe-host-network", false, "go on where the network may be a whole node's: all pods and processes that share it are redirected")
 	// Each of them ends well, or goes on, without the redirection that was asked for.
-	config.CommandLineOnly(fs, "dry-run", "remove", "verify", "unsafe-host-network")
+	config.CommandLineOnly(fs, "address", "dry-run", "remove", "verify", "unsafe-host-network")
 }
 
 // run ends in one line, and says nothing else unless it is asked to print.

@@ -22,7 +22,7 @@ func environment(environ []string) map[string]string {
 // commandVariables stand for the flags of single commands that are no settings.
 // All commands know them, so that one environment serves all.
 var commandVariables = []string{
-	"SVIDECAR_ADDRESS", "SVIDECAR_BITS", "SVIDECAR_CLAIMS", "SVIDECAR_EXPORT", "SVIDECAR_IDENTITY",
+	"SVIDECAR_BITS", "SVIDECAR_CLAIMS", "SVIDECAR_EXPORT", "SVIDECAR_IDENTITY",
 	"SVIDECAR_ISSUER_LISTEN", "SVIDECAR_JSON", "SVIDECAR_METHOD", "SVIDECAR_OUTPUT_FILE", "SVIDECAR_PRINT_CONFIG", "SVIDECAR_PUBLICATION_WAIT",
 	"SVIDECAR_RAW", "SVIDECAR_RESOURCE", "SVIDECAR_SOURCE_NAME", "SVIDECAR_TIMEOUT", "SVIDECAR_TLS_CERT_FILE",
 	"SVIDECAR_TLS_KEY_FILE", "SVIDECAR_TO_PORT", "SVIDECAR_UNSAFE_NOW",
