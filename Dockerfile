@@ -15,7 +15,7 @@ RUN go mod download
 COPY . .
 ARG TARGETOS TARGETARCH VERSION=dev
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -ldflags "-s -w -X main.release=$VERSION" -o /out/ ./cmd/...
+    go build -trimpath -tags grpcnotrace -ldflags "-s -w -X main.release=$VERSION" -o /out/ ./cmd/...
 
 # What every image has: roots to verify Entra by, a user that owns nothing, no
 # shell. Nothing is written, so the root file system can be read-only.

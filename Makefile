@@ -7,6 +7,9 @@ SYSTEMS     = linux darwin windows
 MACHINES    = amd64 arm64
 
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# Without gRPC's own tracing page, whose templates keep the linker from leaving out
+# what nothing calls: 3.3 MB.
+TAGS = grpcnotrace
 LDFLAGS    = -s -w -X main.release=$(VERSION)
 FUZZTIME  ?= 10s
 BENCHTIME ?= 1s
@@ -28,7 +31,7 @@ SHELL       := bash
 
 # Static binaries that any two machines build alike.
 build:
-	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/...
+	CGO_ENABLED=0 go build -trimpath -tags $(TAGS) -ldflags "$(LDFLAGS)" -o bin/ ./cmd/...
 
 # The Dockerfile's images as archives in bin/images, without a container daemon.
 images:
