@@ -133,10 +133,19 @@ func TestKeysCheck(t *testing.T) {
 	}
 	w.env = append(w.env, "SVIDECAR_KEY_DIR=copy")
 	w.once(t, "svidecar keys rotate")
-	cmd := exec.CommandContext(t.Context(), "svidecar", "keys", "check")
-	cmd.Env = append(bare(), w.env...)
-	if said, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(said), "(pending) is not served: export and upload the documents") {
+	check := func() (string, error) {
+		cmd := exec.CommandContext(t.Context(), "svidecar", "keys", "check")
+		cmd.Env = append(bare(), w.env...)
+		said, err := cmd.CombinedOutput()
+		return string(said), err
+	}
+	if said, err := check(); err == nil || !strings.Contains(said, "(pending) is not served: export and upload the documents") {
 		t.Errorf("keys check with a key that is not served: %v, %s", err, said)
+	}
+	stolen := kidIn(t, w.once(t, "svidecar keys list"), "active")
+	w.once(t, "svidecar keys retire --unsafe-now -- "+stolen)
+	if said, err := check(); err == nil || !strings.Contains(said, "key "+stolen+" is served, and is not in the directory") {
+		t.Errorf("keys check with a stolen key that is served still: %v, %s", err, said)
 	}
 	end()
 }
