@@ -15,7 +15,7 @@ RUN go mod download
 COPY . .
 ARG TARGETOS TARGETARCH VERSION=dev
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -tags grpcnotrace -ldflags "-s -w -X main.release=$VERSION" -o /out/ ./cmd/...
+    go build -trimpath -tags grpcnotrace -ldflags "-s -w -X main.release=$VERSION" -o /out/ ./cmd/... ./examples/...
 
 # What every image has: roots to verify Entra by, a user that owns nothing, no
 # shell. Nothing is written, so the root file system can be read-only.
@@ -34,6 +34,12 @@ LABEL org.opencontainers.image.title="svidecar-webhook" \
 COPY --from=build /out/svidecar-webhook /svidecar-webhook
 EXPOSE 9443
 ENTRYPOINT ["/svidecar-webhook"]
+
+FROM base AS whoami
+LABEL org.opencontainers.image.title="whoami" \
+      org.opencontainers.image.description="Example of an app that knows managed identity alone"
+COPY --from=build /out/whoami /whoami
+ENTRYPOINT ["/whoami"]
 
 FROM base AS svidecar
 LABEL org.opencontainers.image.title="svidecar" \

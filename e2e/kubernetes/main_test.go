@@ -16,6 +16,7 @@ func TestMain(m *testing.M) {
 	cfg := cluster.Config{Helm: true, Images: []cluster.Image{
 		{Name: "svidecar"},
 		{Name: "svidecar-webhook"},
+		{Name: "whoami"},
 		{Name: "app", Package: "./e2e/kubernetes/app"},
 		{Name: "entra", Package: "./e2e/kubernetes/entra"},
 	}}

@@ -28,7 +28,7 @@ func checkDockerfile(tr *tree) (bad []string) {
 		bad = append(bad, fmt.Sprintf("Dockerfile: the last stage is %q, want svidecar", last.name))
 	}
 	for _, p := range tr.packages() {
-		if path.Dir(p.dir) != "cmd" {
+		if dir := path.Dir(p.dir); dir != "cmd" && dir != "examples" {
 			continue
 		}
 		if fault := checkImage(stages, path.Base(p.dir)); fault != "" {

@@ -51,6 +51,7 @@ var mayImport = map[string][]string{
 	"cmd/svidecar":         {anything},
 	"cmd/svidecar-webhook": {anything},
 	"cmd/svidecarctl":      {anything},
+	"examples/whoami":      {},
 
 	"e2e/kubernetes":           {anything},
 	"e2e/kubernetes/app":       {},

@@ -38,11 +38,13 @@ func main() {
 	}
 }
 
-// commands are the folders of cmd: the Dockerfile has a target for each.
+// commands are the folders of cmd and examples: the Dockerfile has a target for each.
 func commands(dir string) (names []string) {
-	mains, _ := filepath.Glob(filepath.Join(dir, "cmd", "*", "main.go"))
-	for _, m := range mains {
-		names = append(names, filepath.Base(filepath.Dir(m)))
+	for _, folder := range []string{"cmd", "examples"} {
+		mains, _ := filepath.Glob(filepath.Join(dir, folder, "*", "main.go"))
+		for _, m := range mains {
+			names = append(names, filepath.Base(filepath.Dir(m)))
+		}
 	}
 	return names
 }
