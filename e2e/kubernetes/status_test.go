@@ -71,7 +71,7 @@ func wantUnstarted(t *testing.T, s podStatus, name string) {
 	}
 }
 
-// processOf finds the process of a pod that was started as this command line, among those of the node.
+// processOf finds the process of a pod whose command line begins with these words, among those of the node.
 func processOf(t *testing.T, namespace, pod, command string) (pid int) {
 	t.Helper()
 	uid := statusOf(t, namespace, pod).Metadata.UID
@@ -86,7 +86,7 @@ func processOf(t *testing.T, namespace, pod, command string) (pid int) {
 		}
 		dir := filepath.Dir(file)
 		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if err == nil && strings.TrimRight(strings.ReplaceAll(string(line), "\x00", " "), " ") == command {
+		if err == nil && strings.HasPrefix(strings.ReplaceAll(string(line), "\x00", " "), command+" ") {
 			if pid, err = strconv.Atoi(filepath.Base(dir)); err != nil {
 				t.Fatal(err)
 			}
@@ -95,4 +95,19 @@ func processOf(t *testing.T, namespace, pod, command string) (pid int) {
 	}
 	t.Fatalf("pod %s has no process %q", pod, command)
 	return 0
+}
+
+// residentOf is the resident memory of a process in bytes.
+func residentOf(t *testing.T, pid int) (bytes int) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	kib, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kib << 10
 }
