@@ -13,6 +13,7 @@ import (
 	crmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/svidecar/svidecar/deploy/webhook"
+	"github.com/svidecar/svidecar/internal/version"
 )
 
 // run serves until ctx ends.
@@ -33,6 +34,6 @@ func (o *options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.webhook.Logger.LogAttrs(ctx, slog.LevelInfo, "svidecar-webhook", slog.String("version", version()))
+	o.webhook.Logger.LogAttrs(ctx, slog.LevelInfo, "svidecar-webhook", slog.String("version", version.Of(release)))
 	return server.Run(ctx)
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/svidecar/svidecar/internal/config"
+	"github.com/svidecar/svidecar/internal/version"
 	"github.com/svidecar/svidecar/mint"
 	"github.com/svidecar/svidecar/mint/keydir"
 	"github.com/svidecar/svidecar/mint/publish"
@@ -68,7 +69,7 @@ func (is *issuing) run(ctx context.Context) error {
 		_ = l.Close()
 		return err
 	}
-	is.log.Info("publishing", "version", version(), "issuer", is.dir.Issuer(), "address", l.Addr().String(), "https", is.flags.certFile != "")
+	is.log.Info("publishing", "version", version.Of(release), "issuer", is.dir.Issuer(), "address", l.Addr().String(), "https", is.flags.certFile != "")
 	kept.tend(ctx, nil) // whoever asks now waits in the listeners for what it publishes
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return is.server.Run(ctx, l) })

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/svidecar/svidecar/imds"
+	"github.com/svidecar/svidecar/internal/version"
 	"github.com/svidecar/svidecar/proxy"
 )
 
@@ -32,7 +33,7 @@ func (sc *sidecar) newServer() (*proxy.Server, error) {
 		NMIMetrics:        sc.cfg.NMIMetrics,
 		Namespace:         os.Getenv("SVIDECAR_POD_NAMESPACE"),
 		Logger:            sc.log,
-		Version:           version(),
+		Version:           version.Of(release),
 	})
 }
 

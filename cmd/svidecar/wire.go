@@ -11,6 +11,7 @@ import (
 
 	"github.com/svidecar/svidecar/exchange"
 	"github.com/svidecar/svidecar/internal/config"
+	"github.com/svidecar/svidecar/internal/version"
 	"github.com/svidecar/svidecar/proxy"
 )
 
@@ -91,7 +92,7 @@ func (sc *sidecar) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sc.log.Info("serving", "version", version(), "tokens", tokens.Addr().String(), "ops", ops.Addr().String(),
+	sc.log.Info("serving", "version", version.Of(release), "tokens", tokens.Addr().String(), "ops", ops.Addr().String(),
 		"authority", sc.cfg.AuthorityHost, "identities", len(sc.cfg.Identities), "protocols", strings.Join(sc.cfg.Protocols, ","), "app_service", !sc.cfg.IdentityHeader.IsZero())
 	sc.warnOfReach(tokens.Addr())
 	own, err := sc.endpoints(ctx)

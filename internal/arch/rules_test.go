@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"internal/emulation":   {"mint", "exchange/entratest"},
 	"internal/doctor":      {"internal/config", "imds", "mint", "exchange", "deploy/redirect"},
 	"internal/secret":      {},
+	"internal/version":     {},
 	"e2e":                  {anything},
 	"e2e/bench":            {anything},
 	"e2e/chaos":            {anything},
