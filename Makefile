@@ -116,10 +116,11 @@ programs:
 	go run ./e2e/kubernetes/build
 
 # Programs of Debian's, each with the package that has it.
-E2E_NEEDS = curl:curl ip:iproute2 nsenter:util-linux swtpm:swtpm tpm2_create:tpm2-tools containerd:containerd runc:runc
+E2E_NEEDS = curl:curl ip:iproute2 nsenter:util-linux swtpm:swtpm tpm2_create:tpm2-tools containerd:containerd runc:runc \
+  javac:default-jdk-headless mvn:maven
 
 # Installs those where apt-get can. Needs the right to make namespaces; root for
-# e2e/kubernetes; python3 with venv, npm, node and openssl for e2e/verify and e2e/clients. What is
+# e2e/kubernetes; python3 with venv, npm, node, openssl and cargo for e2e/verify and e2e/clients. What is
 # missing fails, unless SVIDECAR_E2E_ALLOW_SKIP is set: then it is skipped, and said
 # so. SPIRE_BIN_DIR is the folder of SPIRE's programs; without it e2e/spire runs
 # against stand-ins only.

@@ -19,7 +19,8 @@ const (
 	// AzureML is Azure Machine Learning's endpoint. On the wire it is App
 	// Service 2017-09-01 by another name.
 	AzureML
-	// CloudShell is Cloud Shell's endpoint: POST, a form, Metadata: true.
+	// CloudShell is Cloud Shell's endpoint: Metadata: true, and POST with a form;
+	// GET with a query from Java's clients.
 	CloudShell
 	// ServiceFabric is App Service's protocol over HTTPS, with a certificate
 	// that clients know by its thumbprint.

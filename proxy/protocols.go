@@ -92,7 +92,7 @@ func (s *Server) admit(c *call, r *http.Request) *imds.Refusal {
 
 // parse reads the request, where its protocol has the parameters.
 func (s *Server) parse(c *call, r *http.Request) (imds.Request, error) {
-	if c.protocol == imds.CloudShell {
+	if c.protocol == imds.CloudShell && r.Method == http.MethodPost {
 		body, refusal := readForm(c.ResponseWriter, r)
 		if refusal != nil {
 			return imds.Request{}, refusal

@@ -83,6 +83,14 @@ func TestProtocolsAreSwitchedOn(t *testing.T) {
 	if got := post(t, usual, "/msi/token", metadata+form, "resource=a"); got.StatusCode != 405 || got.Header.Get("Allow") != "GET" {
 		t.Errorf("POST without Cloud Shell: %d, Allow %q; want 405, GET", got.StatusCode, got.Header.Get("Allow"))
 	}
+	for name, got := range map[string]reply{
+		"GET":  get(t, usual, "/oauth2/token?resource=a", metadata),
+		"POST": post(t, usual, "/oauth2/token", metadata+form, "resource=a"),
+	} {
+		if got.StatusCode != 400 || !strings.Contains(got.body, "not switched on") {
+			t.Errorf("%s on Cloud Shell's own path, without it: %d %s, want 400 that says so", name, got.StatusCode, got.body)
+		}
+	}
 	for _, r := range []*running{none, usual} {
 		if keys := r.tokens.asked(); len(keys) > 0 {
 			t.Errorf("a protocol that is off asked for %v", keys)
@@ -182,6 +190,7 @@ func TestCloudShell(t *testing.T) {
 		"character set":     post(t, r, "/msi/token", metadata+"Content-Type: Application/X-WWW-Form-URLEncoded; charset=utf-8\r\n", "Resource=https%3A%2F%2Fvault.azure.net"),
 		"version in query":  post(t, r, "/msi/token?api-version=1", metadata+form, "resource=https%3A%2F%2Fvault.azure.net"),
 		"chunked":           raw(t, r.addr, "POST /msi/token HTTP/1.1\r\nHost: localhost\r\n"+metadata+form+"Transfer-Encoding: chunked\r\n\r\n9\r\nresource=\r\n17\r\nhttps://vault.azure.net\r\n0\r\n\r\n"),
+		"its own path":      post(t, r, "/oauth2/token", metadata+form, "resource=https%3A%2F%2Fvault.azure.net"),
 		"some other secret": post(t, r, "/msi/token", metadata+form+"Secret: x\r\n", "resource=https%3A%2F%2Fvault.azure.net"),
 	} {
 		if got.StatusCode != 200 || got.field(t, "access_token") != bearer || got.field(t, "resource") != "https://vault.azure.net" {
@@ -195,6 +204,49 @@ func TestCloudShell(t *testing.T) {
 		if _, want, _ := strings.Cut(tt.selector, "="); got.StatusCode != 200 || got.field(t, tt.echo) != want {
 			t.Errorf("%s: %d %s", tt.name, got.StatusCode, got.body)
 		}
+	}
+}
+
+// TestCloudShellByGET: as Java's clients ask, which is read at the path of Cloud
+// Shell's own alone. On the other path GET is App Service's, and takes the secret.
+func TestCloudShellByGET(t *testing.T) {
+	r := startAll(t, nil)
+	const target = "/oauth2/token?resource=https%3A%2F%2Fvault.azure.net"
+	for _, tt := range []struct {
+		name, target, headers string
+		status                int
+		says                  string
+	}{
+		{"no Metadata", target, "", 400, "Required metadata header"},
+		{"the secret in its place", target, identity, 400, "Required metadata header"},
+		{"forwarded", target, metadata + "Via: x\r\n", 400, "Via"},
+		{"a body", target, metadata + form + "Content-Length: 1\r\n\r\nx", 400, "has a body"},
+		{"no resource", "/oauth2/token", metadata, 400, "'resource' is missing"},
+		{"resource twice", target + "&resource=a", metadata, 400, "repeated"},
+		{"unknown identity", target + "&client_id=" + tenant, metadata, 400, "Identity not found"},
+		{"the other path", "/msi/token?resource=a", metadata, 401, "IDENTITY_HEADER"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := get(t, r, tt.target, tt.headers); got.StatusCode != tt.status || !strings.Contains(got.body, tt.says) {
+				t.Errorf("got %d %s, want %d that says %q", got.StatusCode, got.body, tt.status, tt.says)
+			}
+		})
+	}
+	if got := raw(t, r.addr, "PUT /oauth2/token HTTP/1.1\r\nHost: localhost\r\n"+metadata+"Content-Length: 0\r\n\r\n"); got.StatusCode != 405 || got.Header.Get("Allow") != "GET, POST" {
+		t.Errorf("PUT: %d, Allow %q; want 405, GET and POST", got.StatusCode, got.Header.Get("Allow"))
+	}
+	if keys := r.tokens.asked(); len(keys) > 0 {
+		t.Errorf("refused requests reached the exchange: %v", keys)
+	}
+	got := get(t, r, target+"&client_id="+second, metadata+"ContentType: application/x-www-form-urlencoded\r\n")
+	if got.StatusCode != 200 || got.field(t, "access_token") != bearer || got.field(t, "client_id") != second {
+		t.Errorf("as msal4j asks: %d %s", got.StatusCode, got.body)
+	}
+	r.stop()
+	<-r.ended
+	r.ended <- nil
+	if lines := r.log.lines(t); lines[len(lines)-1]["protocol"] != "cloudshell" {
+		t.Errorf("counted as %v", lines[len(lines)-1]["protocol"])
 	}
 }
 

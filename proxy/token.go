@@ -60,10 +60,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, routes chi.Router
 }
 
 // Paths of the token endpoints. The second is svidecar's choice: App Service
-// clients learn it from IDENTITY_ENDPOINT.
+// clients learn it from IDENTITY_ENDPOINT. The third is what MSI_ENDPOINT names in
+// Cloud Shell itself; Java's clients send GET there, which the second has for others.
 const (
 	imdsPath       = "/metadata/identity/oauth2/token"
 	appServicePath = "/msi/token"
+	cloudShellPath = "/oauth2/token"
 )
 
 // routes lists all that is served; there is nothing else behind the listener.
@@ -71,6 +73,8 @@ func (s *Server) routes() chi.Router {
 	r := chi.NewRouter()
 	r.Get(imdsPath, s.tokenOf(imds.IMDS))
 	r.Get(appServicePath, s.tokenOf(s.secretProtocol()))
+	r.Get(cloudShellPath, s.tokenOf(imds.CloudShell))
+	r.Post(cloudShellPath, s.tokenOf(imds.CloudShell))
 	if s.serves(imds.CloudShell) {
 		r.Post(appServicePath, s.tokenOf(imds.CloudShell))
 	}
@@ -180,9 +184,9 @@ func wrongMethod(w http.ResponseWriter, _ *http.Request) {
 	w.(*call).fail(&imds.Refusal{Outcome: imds.MethodNotAllowed, Description: "the method is not allowed here: use GET"})
 }
 
-// wrongMethodHere knows of the one path that takes POST.
+// wrongMethodHere knows of the paths that take POST.
 func (s *Server) wrongMethodHere(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == appServicePath && s.serves(imds.CloudShell) {
+	if r.URL.Path == cloudShellPath || r.URL.Path == appServicePath && s.serves(imds.CloudShell) {
 		w.Header().Set("Allow", "GET, POST")
 		w.(*call).fail(&imds.Refusal{Outcome: imds.MethodNotAllowed, Description: "the method is not allowed here: use GET, or POST as Cloud Shell's clients do"})
 		return

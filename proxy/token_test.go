@@ -355,6 +355,7 @@ func FuzzServe(f *testing.F) {
 		"POST /msi/token HTTP/1.1\r\nHost: 127.0.0.1\r\n" + formed + "Content-Length: 10\r\n\r\nresource=a",
 		"POST /msi/token?resource=b HTTP/1.1\r\nHost: 127.0.0.1\r\n" + formed + "Content-Length: 10\r\n\r\nresource=a",
 		"POST /msi/token HTTP/1.1\r\nHost: 127.0.0.1\r\n" + formed + "Transfer-Encoding: chunked\r\n\r\na\r\nresource=a\r\n0\r\n\r\n",
+		"GET /oauth2/token?resource=a HTTP/1.1\r\nHost: 127.0.0.1\r\n" + metadata + "\r\n",
 		"GET http://x" + imdsTarget + " HTTP/1.1\r\nHost: 127.0.0.1\r\n" + metadata + "\r\n",
 		"GET /metadata//Instance/compute/vmId?format=text HTTP/1.1\r\nHost: 127.0.0.1\r\n" + metadata + "\r\n",
 		"GET /metadata/instance/../identity/oauth2/token HTTP/1.1\r\nHost: 127.0.0.1\r\n" + metadata + "\r\n",

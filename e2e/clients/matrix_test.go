@@ -55,7 +55,7 @@ var protocols = []struct {
 		return []string{"MSI_ENDPOINT=" + s.url + "/msi/token", "MSI_SECRET=" + s.header, "DEFAULT_IDENTITY_CLIENT_ID=" + emulation.ClientID}
 	}},
 	{"Cloud Shell", variableTenant, func(s *sidecar, _ string) []string {
-		return []string{"MSI_ENDPOINT=" + s.url + "/msi/token"}
+		return []string{"MSI_ENDPOINT=" + s.url + "/oauth2/token"}
 	}},
 	{"Service Fabric", variableTenant, func(s *sidecar, dir string) []string {
 		thumbprint, _ := os.ReadFile(filepath.Join(dir, "thumbprint"))
@@ -78,9 +78,14 @@ var selectors = []struct{ name, value string }{
 	{"resource_id", emulation.ResourceID},
 }
 
+// java is all but Azure ML's, whose variables Java's clients take for Cloud Shell's.
+var java = []string{"IMDS", "IMDS by variable", "App Service", "Cloud Shell", "Service Fabric", "Azure Arc"}
+
 // speaks lists the protocols that a client has any code for; one that is not here
 // has code for all.
 var speaks = map[string][]string{
+	"com.azure:azure-identity": java, "com.azure:azure-identity, DefaultAzureCredential": java, "com.microsoft.azure:msal4j": java,
+
 	"msrestazure":             {"IMDS", "App Service", "Cloud Shell"},
 	"@azure/ms-rest-nodeauth": {"IMDS", "App Service"},
 	"go-autorest/adal":        {"IMDS", "App Service", "Cloud Shell"},
