@@ -28,13 +28,7 @@ type language struct {
 var languages = []language{
 	{
 		name: "python", lock: "requirements.txt",
-		install: func(dir string) [][]string {
-			return [][]string{
-				{"python3", "-m", "venv", "venv"},
-				{"venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", "requirements.txt"},
-				{"venv/bin/python", "-m", "compileall", "-q", "venv/lib"},
-			}
-		},
+		install: virtualEnvironment,
 		command: func(dir string) []string { return []string{dir + "/venv/bin/python", dir + "/client.py"} },
 	},
 	{
@@ -52,10 +46,24 @@ var languages = []language{
 		command: func(dir string) []string { return []string{dir + "/client"} },
 	},
 	{
+		name: "azure-cli", lock: "requirements.txt",
+		install: virtualEnvironment,
+		command: func(dir string) []string { return []string{dir + "/venv/bin/python", dir + "/client.py"} },
+	},
+	{
 		name: "curl", lock: "client.sh",
 		install: func(string) [][]string { return [][]string{{"curl", "--version"}} },
 		command: func(dir string) []string { return []string{"bash", dir + "/client.sh"} },
 	},
+}
+
+// virtualEnvironment installs the wheels of a lock file for Python, and nothing else.
+func virtualEnvironment(string) [][]string {
+	return [][]string{
+		{"python3", "-m", "venv", "venv"},
+		{"venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", "requirements.txt"},
+		{"venv/bin/python", "-m", "compileall", "-q", "venv/lib"},
+	}
 }
 
 // folder and fault are the variables by which the inner run learns where a
