@@ -102,7 +102,9 @@ func (s resourceServer) verify(ctx context.Context, tenant, kid string, parts []
 	if err != nil {
 		return fmt.Errorf("%w: %v", errSignature, err)
 	}
-	var set struct{ Keys []struct{ Kty, Use, Kid, N, E string } }
+	var set struct {
+		Keys []struct{ Kty, Use, Kid, N, E string }
+	}
 	if err := json.Unmarshal(raw, &set); err != nil {
 		return fmt.Errorf("%w: %v", errSignature, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -40,9 +41,7 @@ var languages = []language{
 	},
 	{
 		name: "go", lock: "go.sum",
-		install: func(dir string) [][]string {
-			return [][]string{{"go", "build", "-mod=readonly", "-o", "client", "."}}
-		},
+		install: goBuild,
 		command: func(dir string) []string { return []string{dir + "/client"} },
 	},
 	{
@@ -55,6 +54,10 @@ var languages = []language{
 		install: func(string) [][]string { return [][]string{{"curl", "--version"}} },
 		command: func(dir string) []string { return []string{"bash", dir + "/client.sh"} },
 	},
+}
+
+func goBuild(string) [][]string {
+	return [][]string{{"go", "build", "-mod=readonly", "-o", "client", "."}}
 }
 
 // virtualEnvironment installs the wheels of a lock file for Python, and nothing else.
@@ -73,7 +76,7 @@ func (l language) fault() string  { return "CLIENTS_FAULT_" + strings.ToUpper(l.
 
 // install fetches each language's clients, and gives the variables for the inner run.
 func install() (env []string) {
-	for _, l := range languages {
+	for _, l := range append(slices.Clone(languages), consumerModule) {
 		if dir, err := l.fetch(); err != nil {
 			env = append(env, l.fault()+"="+err.Error())
 		} else {
