@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -28,13 +29,7 @@ type language struct {
 var languages = []language{
 	{
 		name: "python", lock: "requirements.txt",
-		install: func(dir string) [][]string {
-			return [][]string{
-				{"python3", "-m", "venv", "venv"},
-				{"venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", "requirements.txt"},
-				{"venv/bin/python", "-m", "compileall", "-q", "venv/lib"},
-			}
-		},
+		install: virtualEnvironment,
 		command: func(dir string) []string { return []string{dir + "/venv/bin/python", dir + "/client.py"} },
 	},
 	{
@@ -46,9 +41,7 @@ var languages = []language{
 	},
 	{
 		name: "go", lock: "go.sum",
-		install: func(dir string) [][]string {
-			return [][]string{{"go", "build", "-mod=readonly", "-o", "client", "."}}
-		},
+		install: goBuild,
 		command: func(dir string) []string { return []string{dir + "/client"} },
 	},
 	{
@@ -69,10 +62,28 @@ var languages = []language{
 		command: func(dir string) []string { return []string{dir + "/target/release/client"} },
 	},
 	{
+		name: "azure-cli", lock: "requirements.txt",
+		install: virtualEnvironment,
+		command: func(dir string) []string { return []string{dir + "/venv/bin/python", dir + "/client.py"} },
+	},
+	{
 		name: "curl", lock: "client.sh",
 		install: func(string) [][]string { return [][]string{{"curl", "--version"}} },
 		command: func(dir string) []string { return []string{"bash", dir + "/client.sh"} },
 	},
+}
+
+func goBuild(string) [][]string {
+	return [][]string{{"go", "build", "-mod=readonly", "-o", "client", "."}}
+}
+
+// virtualEnvironment installs the wheels of a lock file for Python, and nothing else.
+func virtualEnvironment(string) [][]string {
+	return [][]string{
+		{"python3", "-m", "venv", "venv"},
+		{"venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", "requirements.txt"},
+		{"venv/bin/python", "-m", "compileall", "-q", "venv/lib"},
+	}
 }
 
 // folder and fault are the variables by which the inner run learns where a
@@ -82,7 +93,7 @@ func (l language) fault() string  { return "CLIENTS_FAULT_" + strings.ToUpper(l.
 
 // install fetches each language's clients, and gives the variables for the inner run.
 func install() (env []string) {
-	for _, l := range languages {
+	for _, l := range append(slices.Clone(languages), consumerModule) {
 		if dir, err := l.fetch(); err != nil {
 			env = append(env, l.fault()+"="+err.Error())
 		} else {

@@ -131,5 +131,17 @@ func prepare() error {
 			return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 		}
 	}
-	return syscall.Mount("none", "/var/opt", "tmpfs", 0, "")
+	if err := syscall.Mount("none", "/var/opt", "tmpfs", 0, ""); err != nil {
+		return err
+	}
+	return nameStandIns()
+}
+
+// nameStandIns puts an /etc/hosts of the stand-ins' names over the machine's.
+func nameStandIns() error {
+	file := filepath.Join("/var/opt", "hosts")
+	if err := os.WriteFile(file, []byte(hosts), 0o644); err != nil {
+		return err
+	}
+	return syscall.Mount(file, "/etc/hosts", "", syscall.MS_BIND, "")
 }

@@ -90,13 +90,15 @@ var speaks = map[string][]string{
 	"@azure/ms-rest-nodeauth": {"IMDS", "App Service"},
 	"go-autorest/adal":        {"IMDS", "App Service", "Cloud Shell"},
 	"hashicorp/go-azure-sdk":  {"IMDS", "IMDS by variable"},
+	"azure-cli":               {"IMDS", "IMDS by variable", "App Service", "Azure ML", "Service Fabric", "Azure Arc"},
 	"curl":                    {"IMDS", "IMDS by variable", "App Service"},
 }
 
 // world is what the clients ask.
 type world struct {
 	address, variable *sidecar
-	dir               string // of Service Fabric's files
+	dir               string // of Service Fabric's files, and of the stand-ins'
+	vaults            *vaults
 }
 
 func newWorld(t *testing.T) world {
@@ -111,6 +113,7 @@ func newWorld(t *testing.T) world {
 	if out, err := exec.Command(program, "redirect").CombinedOutput(); err != nil {
 		t.Fatalf("svidecar redirect: %v\n%s", err, out)
 	}
+	w.vaults = startCloud(t, dir, w.address, w.variable)
 	return w
 }
 

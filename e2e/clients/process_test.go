@@ -100,6 +100,15 @@ func (s *sidecar) said(t *testing.T, pattern string) string {
 	return found[1]
 }
 
+// emulatorURL is where its emulator of Entra publishes keys.
+func (s *sidecar) emulatorURL() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, after, _ := strings.Cut(s.output.String(), "\nemulator ")
+	url, _, _ := strings.Cut(strings.TrimSpace(after), " ")
+	return url
+}
+
 func (s *sidecar) end(t *testing.T) {
 	t.Helper()
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
@@ -132,7 +141,7 @@ func (s *sidecar) setFault(t *testing.T, resource, fault string) {
 
 // baseEnv is all that a client sees of this machine's variables.
 func baseEnv(t *testing.T) []string {
-	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "LANG=C.UTF-8"}
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "LANG=C.UTF-8", caFile + "=" + os.Getenv(caFile)}
 }
 
 func newCommand(t *testing.T, command, env []string, args ...string) *exec.Cmd {
@@ -190,14 +199,14 @@ func (c *client) ask(resource string) (token string, err error) {
 		}
 		return "", fmt.Errorf("the client ended: %v", c.cmd.ProcessState)
 	}
-	var answer struct{ Token, Error string }
+	var answer struct{ Token, Value, Error string }
 	if err := json.Unmarshal(line, &answer); err != nil {
 		return "", fmt.Errorf("%w in %q", err, line)
 	}
-	if answer.Token == "" {
-		return "", errors.New(answer.Error)
+	if got := answer.Token + answer.Value; got != "" { // a consumer has a value in place of a token
+		return got, nil
 	}
-	return answer.Token, nil
+	return "", errors.New(answer.Error)
 }
 
 // end lets the client go, and returns when it has.

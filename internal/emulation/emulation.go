@@ -74,12 +74,16 @@ func Start(cfg Config) (*Emulation, error) {
 }
 
 // Admit makes Entra know a further app that trusts the issuer as the first does.
-// An id that is no GUID, or is known, changes nothing.
+// An id that is no GUID, or is known, changes nothing: nor does the object id of one
+// that is known, since Entra does not take that for a client id either.
 func (e *Emulation) Admit(clientID string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	apps := e.Entra.Apps()
-	if slices.ContainsFunc(apps, func(a entratest.App) bool { return strings.EqualFold(a.ClientID, clientID) }) {
+	known := func(a entratest.App) bool {
+		return strings.EqualFold(a.ClientID, clientID) || strings.EqualFold(a.ObjectID, clientID)
+	}
+	if slices.ContainsFunc(apps, known) {
 		return
 	}
 	_ = e.Entra.SetApps(append(apps, e.app(clientID, clientID, "")))
