@@ -138,6 +138,11 @@ func (a *arcKeys) challenge() (path string, err error) {
 		return path, err
 	}
 	defer a.busy.Done()
+	return a.add(root)
+}
+
+// add writes a new key, for which begin has taken root.
+func (a *arcKeys) add(root *os.Root) (path string, err error) {
 	name, key := arcPrefix+rand.Text()+arcSuffix, rand.Text()+rand.Text()
 	err = writeArcKey(root, name, key)
 	a.mu.Lock()

@@ -12,130 +12,174 @@ import (
 	"time"
 )
 
-// soon is how fast an error that no retry can mend must reach the app.
-const soon = 5 * time.Second
-
-// behaviours are what happens to apps beside the plain request, all over IMDS at its
-// own address.
-var behaviours = []struct {
+// behaviour is something that happens to apps beside the plain request.
+type behaviour struct {
 	name string
-	env  []string
-	run  func(t *testing.T, w world, c *client) string
-}{
-	{"Entra refuses (AADSTS700016)", nil, func(t *testing.T, w world, c *client) string {
-		if said := outcome(t, c, unique("before")); said != good { // and the time that it takes to start is not counted
-			return said
-		}
-		resource := unique("refused")
-		w.address.setFault(t, resource, `{"aadsts":700016}`)
-		began := time.Now()
-		_, err := c.ask(resource)
-		switch {
-		case err == nil:
-			return "a token"
-		case time.Since(began) > soon:
-			return "error late"
-		case !strings.Contains(err.Error(), "AADSTS700016"):
-			return "error at once, without the code"
-		}
-		return "error at once, with the code"
-	}},
-	{"Entra throttles once (429)", nil, func(t *testing.T, w world, c *client) string {
-		resource := unique("throttled")
-		w.address.setFault(t, resource, `{"status":429,"retry_after":"1","times":1}`)
-		return outcome(t, c, resource)
-	}},
-	{"proxy set, NO_PROXY as injected", []string{
-		"HTTP_PROXY=http://127.0.0.1:9", "http_proxy=http://127.0.0.1:9", // nobody listens there
-		"NO_PROXY=127.0.0.1,localhost,169.254.169.254", "no_proxy=127.0.0.1,localhost,169.254.169.254",
-	}, func(t *testing.T, _ world, c *client) string { return outcome(t, c, unique("proxy")) }},
+	// with starts a client for it; nil: as it is, at 169.254.169.254.
+	with func(p *place, name string) (env, args []string)
+	// asleep says that the client mostly waits, so that others may use the
+	// processors meanwhile.
+	asleep bool
+	run    func(t *testing.T, p *place, c *client) string
 }
 
-// outcome asks once.
-func outcome(t *testing.T, c *client, resource string) string {
-	token, err := c.ask(resource)
-	if err != nil {
-		t.Logf("%v: %v", c.cmd.Args, err)
-		return "error"
+// place is where one client meets one behaviour.
+type place struct {
+	*trouble
+	forward *forwardProxy
+	leave   func() // lets others use the processors
+	mark    string // in the sidecar's log of this client's requests, if it is not the resource
+}
+
+// crowd is how many clients run at once, waiting ones included.
+const crowd = 64
+
+// report is a language's table.
+type report struct {
+	language string
+	command  []string
+	names    []string
+	cells    [][]string // by behaviour, then by client
+}
+
+// TestBehaviour runs each client through each of the behaviours, and then restarts the
+// sidecar between two requests of all of them. The clients of all languages run
+// together: most of the time is spent in waiting.
+func TestBehaviour(t *testing.T) {
+	if skipped != "" {
+		t.Skip(skipped)
 	}
-	return judge(t, token, resource, addressTenant)
+	w := newTrouble(t)
+	var all []*report
+	for _, l := range languages {
+		t.Run(l.name, func(t *testing.T) {
+			command, versions := l.have(t)
+			all = append(all, newReport(l.name, command, credentials(versions)))
+		})
+	}
+	w.behave(t, all)
+	w.restart(t, all)
+	for _, r := range all {
+		requireTable(t, r.language+", behaviour", r.table())
+	}
 }
 
-// plain gives the clients of a language, without their variants.
-func plain(versions map[string]string) (names []string) {
+// credentials gives the clients of a language without their variants, of which a
+// chain of credentials is one that behaves in its own way.
+func credentials(versions map[string]string) (names []string) {
 	for _, name := range slices.Sorted(maps.Keys(versions)) {
-		if !strings.Contains(name, ",") {
+		if _, variant, varies := strings.Cut(name, ", "); !varies || variant == "DefaultAzureCredential" {
 			names = append(names, name)
 		}
 	}
 	return names
 }
 
-// TestBehaviour runs each client through each of the behaviours, and then restarts the
-// sidecar between two requests of all of them.
-func TestBehaviour(t *testing.T) {
-	if skipped != "" {
-		t.Skip(skipped)
+const restarted = "sidecar restarted in between"
+
+func newReport(language string, command, names []string) *report {
+	r := &report{language: language, command: command, names: names}
+	for range len(behaviours) + 1 {
+		r.cells = append(r.cells, make([]string, len(names)))
 	}
-	w := newWorld(t)
-	for _, l := range languages {
-		t.Run(l.name, func(t *testing.T) {
-			command, versions := l.have(t)
-			names := plain(versions)
-			var b strings.Builder
-			b.WriteString("| client |")
-			for _, h := range behaviours {
-				fmt.Fprintf(&b, " %s |", h.name)
+	return r
+}
+
+// table has a row for each behaviour.
+func (r *report) table() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "| | %s |\n|---|%s\n", strings.Join(r.names, " | "), strings.Repeat("---|", len(r.names)))
+	for i, h := range behaviours {
+		fmt.Fprintf(&b, "| %s | %s |\n", h.name, strings.Join(r.cells[i], " | "))
+	}
+	fmt.Fprintf(&b, "| %s | %s |\n", restarted, strings.Join(r.cells[len(behaviours)], " | "))
+	return b.String()
+}
+
+// behave fills the cells, those that wait first. Two clients use the processors at a
+// time, so that a late answer is the client's own.
+func (w *trouble) behave(t *testing.T, all []*report) {
+	t.Helper()
+	var running sync.WaitGroup
+	defer running.Wait()
+	awake, alive := make(chan struct{}, 2), make(chan struct{}, crowd)
+	for _, asleep := range []bool{true, false} {
+		for j, h := range behaviours {
+			for _, r := range all {
+				for i, name := range r.names {
+					if h.asleep != asleep {
+						continue
+					}
+					alive <- struct{}{}
+					awake <- struct{}{}
+					leave := sync.OnceFunc(func() { <-awake })
+					running.Go(func() {
+						defer func() { leave(); <-alive }()
+						began := time.Now()
+						r.cells[j][i] = w.meet(t, r.command, name, h, leave)
+						t.Logf("%5.1f s: %s, %s: %s", time.Since(began).Seconds(), name, h.name, r.cells[j][i])
+					})
+				}
 			}
-			b.WriteString(" sidecar restarted |\n|---|" + strings.Repeat("---|", len(behaviours)+1) + "\n")
-			restarted := w.restart(t, command, names)
-			for i, cells := range w.behave(t, command, names) {
-				fmt.Fprintf(&b, "| %s | %s | %s |\n", names[i], strings.Join(cells, " | "), restarted[i])
-			}
-			requireTable(t, l.name+", behaviour", b.String())
-		})
+		}
 	}
 }
 
-// behave gives the cells of each client.
-func (w world) behave(t *testing.T, command, names []string) [][]string {
-	t.Helper()
-	var running sync.WaitGroup
-	slots := make(chan struct{}, 2)
-	all := make([][]string, len(names))
-	for i, name := range names {
-		all[i] = make([]string, len(behaviours))
-		for j, h := range behaviours {
-			slots <- struct{}{}
-			running.Go(func() {
-				defer func() { <-slots }()
-				c := startClient(t, command, h.env, name, "system", "")
-				defer c.end()
-				all[i][j] = h.run(t, w, c)
-			})
+// meet runs one client through one behaviour.
+func (w *trouble) meet(t *testing.T, command []string, name string, h behaviour, leave func()) string {
+	p := &place{trouble: w, leave: leave}
+	args, env := []string{"system", ""}, []string(nil)
+	if h.with != nil {
+		p.forward = newForwardProxy(t)
+		if env, args = h.with(p, name); args == nil {
+			return none
 		}
 	}
-	running.Wait()
-	return all
+	c := startClient(t, command, env, append([]string{name}, args...)...)
+	defer c.end()
+	if h.asleep {
+		if err := p.warm(c); err != nil {
+			return complaint(t, c, err)
+		}
+		leave()
+	}
+	return h.run(t, p, c)
 }
 
 // restart has each client ask before the sidecar ends, and again once its successor
-// is ready, which has another key and another emulator.
-func (w world) restart(t *testing.T, command, names []string) []string {
+// is ready.
+func (w *trouble) restart(t *testing.T, all []*report) {
 	t.Helper()
-	cells := make([]string, len(names))
-	running := make([]*client, len(names))
-	for i, name := range names {
-		running[i] = startClient(t, command, nil, name, "system", "")
-		defer running[i].end()
-		cells[i] = outcome(t, running[i], unique("before"))
-	}
-	w.address.end(t)
-	w.address.start(t)
-	for i, c := range running {
-		if cells[i] == good {
-			cells[i] = outcome(t, c, unique("after"))
+	running := map[*report][]*client{}
+	for _, r := range all {
+		for i, name := range r.names {
+			c := startClient(t, r.command, nil, name, "system", "")
+			defer c.end()
+			running[r] = append(running[r], c)
+			r.cells[len(behaviours)][i] = outcome(t, c, unique("before"))
 		}
 	}
-	return cells
+	w.sidecar.end(t)
+	w.sidecar.start(t)
+	for _, r := range all {
+		for i, cell := range r.cells[len(behaviours)] {
+			if cell == good {
+				r.cells[len(behaviours)][i] = outcome(t, running[r][i], unique("after"))
+			}
+		}
+	}
+}
+
+// outcome asks once.
+func outcome(t *testing.T, c *client, resource string) string {
+	token, err := c.ask(resource)
+	if err != nil {
+		return complaint(t, c, err)
+	}
+	return judge(t, token, resource, addressTenant)
+}
+
+func complaint(t *testing.T, c *client, err error) string {
+	t.Logf("%v: %v", c.cmd.Args, err)
+	return "error"
 }

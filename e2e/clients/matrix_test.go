@@ -31,7 +31,8 @@ const (
 
 const (
 	good   = "ok"
-	none   = "–" // the client has no such selector
+	again  = "ok, asks again" // the second token came from the sidecar too
+	none   = "–"              // the client has no such selector
 	atIMDS = "asks 169.254.169.254"
 )
 
@@ -120,7 +121,8 @@ func newWorld(t *testing.T) world {
 // row is one line of the matrix.
 type row struct {
 	client, version, protocol string
-	cells                     []string // by selectors
+	cells, resources          []string // by selectors
+	asked                     *sidecar
 }
 
 // TestMatrix runs every client over every protocol by every selector.
@@ -147,29 +149,55 @@ func (w world) run(t *testing.T, command []string, versions map[string]string) (
 			if known, limited := speaks[name]; limited && !slices.Contains(known, p.name) {
 				continue
 			}
-			r := row{name, versions[name], p.name, make([]string, len(selectors))}
+			r := row{name, versions[name], p.name, make([]string, len(selectors)), make([]string, len(selectors)), w.asked(p.tenant)}
 			rows = append(rows, r)
 			for j := range selectors {
 				slots <- struct{}{}
 				running.Go(func() {
 					defer func() { <-slots }()
-					r.cells[j] = w.cell(t, command, name, i, j)
+					r.resources[j] = unique("matrix")
+					r.cells[j] = w.cell(t, command, name, i, j, r.resources[j])
 				})
 			}
 		}
 	}
 	running.Wait()
+	for _, r := range rows {
+		r.judgeCache(t)
+	}
 	return rows
+}
+
+// asked is the sidecar whose tokens are of that tenant.
+func (w world) asked(tenant string) *sidecar {
+	if tenant == addressTenant {
+		return w.address
+	}
+	return w.variable
+}
+
+// judgeCache tells the clients that kept their first token from those that asked the
+// sidecar for it again, as they all do with what they cannot read.
+func (r row) judgeCache(t *testing.T) {
+	t.Helper()
+	for j, n := range r.asked.requests(t, r.resources...) {
+		switch {
+		case r.cells[j] != good || n == 1:
+		case n == 2:
+			r.cells[j] = again
+		default:
+			r.cells[j] = fmt.Sprintf("%s, by %d requests", good, n)
+		}
+	}
 }
 
 // cell runs one client, which asks twice: the second answer must be the first, from
 // whichever cache.
-func (w world) cell(t *testing.T, command []string, name string, protocol, selector int) string {
+func (w world) cell(t *testing.T, command []string, name string, protocol, selector int, resource string) string {
 	p, s := protocols[protocol], selectors[selector]
 	began := time.Now()
 	c := startClient(t, command, p.env(w.variable, w.dir), name, s.name, s.value)
 	defer c.end()
-	resource := unique("matrix")
 	first, err := c.ask(resource)
 	if errors.Is(err, errUnsupported) {
 		return none
@@ -194,15 +222,35 @@ func (w world) cell(t *testing.T, command []string, name string, protocol, selec
 	return result
 }
 
+// claims are those of an access token that are looked at.
+type claims struct {
+	AppID, Tid, Aud string
+	Exp             int64
+}
+
+func read(token string) (c claims, err error) {
+	parts := strings.Split(token, ".")
+	payload, err := base64.RawURLEncoding.DecodeString(parts[min(1, len(parts)-1)])
+	if err != nil {
+		return c, err
+	}
+	return c, json.Unmarshal(payload, &c)
+}
+
+// expiry is long ago for what is no token.
+func expiry(t *testing.T, token string) time.Time {
+	t.Helper()
+	claims, err := read(token)
+	if err != nil {
+		t.Log(err)
+	}
+	return time.Unix(claims.Exp, 0)
+}
+
 // judge says whose token it is.
 func judge(t *testing.T, token, resource, tenant string) string {
 	t.Helper()
-	var claims struct{ AppID, Tid, Aud string }
-	parts := strings.Split(token, ".")
-	payload, err := base64.RawURLEncoding.DecodeString(parts[min(1, len(parts)-1)])
-	if err == nil {
-		err = json.Unmarshal(payload, &claims)
-	}
+	claims, err := read(token)
 	switch {
 	case err != nil:
 		return "no token"

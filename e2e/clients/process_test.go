@@ -21,28 +21,29 @@ import (
 	"time"
 )
 
-// patience bounds one answer of a client.
+// patience bounds one answer of a client, if nothing is in its way.
 const patience = 30 * time.Second
 
-// sidecar is a running `svidecar dev`.
+// sidecar is a running svidecar.
 type sidecar struct {
-	cmd      *exec.Cmd
-	args     []string
-	reading  sync.WaitGroup
-	mu       sync.Mutex
-	output   bytes.Buffer // what it has written to standard error
-	tenant   string
-	url      string
-	header   string
-	controls string // of its emulator
+	cmd     *exec.Cmd
+	args    []string
+	ready   string // in the line that says that it serves
+	reading sync.WaitGroup
+	mu      sync.Mutex
+	output  bytes.Buffer // what it has written to standard error
+	url     string
+	header  string
 }
 
 // startSidecar runs dev until the end of the test, with tokens of that tenant.
 func startSidecar(t *testing.T, tenant string, args ...string) *sidecar {
 	t.Helper()
-	s := &sidecar{tenant: tenant, args: append([]string{"dev", "--tenant-id", tenant}, args...)}
+	s := &sidecar{ready: "Ctrl-C ends it", args: append([]string{"dev", "--tenant-id", tenant}, args...)}
 	s.start(t)
 	t.Cleanup(func() { s.end(t) })
+	s.url = s.said(t, `AZURE_POD_IDENTITY_AUTHORITY_HOST=(\S+)`)
+	s.header = s.said(t, `IDENTITY_HEADER=(\S+)`)
 	return s
 }
 
@@ -65,12 +66,9 @@ func (s *sidecar) start(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatalf("%v was not ready in time", s.cmd)
 	}
-	s.url = s.said(t, `AZURE_POD_IDENTITY_AUTHORITY_HOST=(\S+)`)
-	s.header = s.said(t, `IDENTITY_HEADER=(\S+)`)
-	s.controls = s.said(t, `controls: (http://[^\s)]+)`)
 }
 
-// read closes ready at the last line of dev's guide, or at the end.
+// read closes ready at the line that says so, or at the end.
 func (s *sidecar) read(stderr io.Reader, ready chan struct{}) {
 	announce := sync.OnceFunc(func() { close(ready) })
 	defer announce()
@@ -79,7 +77,7 @@ func (s *sidecar) read(stderr io.Reader, ready chan struct{}) {
 		s.mu.Lock()
 		s.output.WriteString(line)
 		s.mu.Unlock()
-		if strings.Contains(line, "Ctrl-C ends it") {
+		if strings.Contains(line, s.ready) {
 			announce()
 		}
 		if err != nil {
@@ -120,22 +118,46 @@ func (s *sidecar) end(t *testing.T) {
 	}
 }
 
-// setFault makes the emulator misbehave for one resource; fault is its JSON.
-func (s *sidecar) setFault(t *testing.T, resource, fault string) {
+// requests counts the token requests in which mark occurs, by the sidecar's log. The
+// log's line comes after the reply, so a request of the test's own goes behind.
+func (s *sidecar) requests(t *testing.T, marks ...string) []int {
 	t.Helper()
-	body := fmt.Sprintf(`{"scope":%q,"fault":%s}`, resource+"/.default", fault)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.controls+"/faults", strings.NewReader(body))
+	fence := fmt.Sprintf("/fence-%d", serial.Add(1))
+	resp, err := http.Get(s.url + fence)
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
+	_ = resp.Body.Close()
+	lines := s.log(t, fence)
+	counts := make([]int, len(marks))
+	for i, mark := range marks {
+		for _, line := range lines {
+			if strings.Contains(line, "msg=request") && strings.Contains(line, mark) {
+				counts[i]++
+			}
+		}
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusNoContent {
-		t.Fatalf("PUT /faults %s: %s", body, resp.Status)
+	return counts
+}
+
+// log gives the lines so far, once word is in one of them.
+func (s *sidecar) log(t *testing.T, word string) []string {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(20 * time.Second)
+	for {
+		s.mu.Lock()
+		text := s.output.String()
+		s.mu.Unlock()
+		if strings.Contains(text, word) {
+			return strings.Split(text, "\n")
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("%v has no %q in its log", s.cmd, word)
+		}
 	}
 }
 
@@ -163,7 +185,7 @@ type client struct {
 var (
 	// errUnsupported: the client has no such selector.
 	errUnsupported = errors.New("the client has no such selector")
-	errTooLong     = fmt.Errorf("no answer within %v", patience)
+	errTooLong     = errors.New("no answer in time")
 )
 
 func startClient(t *testing.T, command, env []string, args ...string) *client {
@@ -186,6 +208,11 @@ func startClient(t *testing.T, command, env []string, args ...string) *client {
 
 // ask has the client get a token for the resource.
 func (c *client) ask(resource string) (token string, err error) {
+	return c.askWithin(patience, resource)
+}
+
+// askWithin ends a client that takes longer.
+func (c *client) askWithin(patience time.Duration, resource string) (token string, err error) {
 	_, _ = io.WriteString(c.input, resource+"\n") // a client that is gone is seen below
 	late := time.AfterFunc(patience, func() { _ = c.cmd.Process.Kill() })
 	line, err := c.answers.ReadBytes('\n')

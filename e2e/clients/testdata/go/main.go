@@ -62,15 +62,18 @@ func newADAL(selector, value string) (asker, error) {
 	case "object_id":
 		unsupported()
 	}
-	return func(ctx context.Context, resource string) (string, error) {
-		token, err := adal.NewServicePrincipalTokenFromManagedIdentity(resource, options)
+	tokens := map[string]*adal.ServicePrincipalToken{}
+	return func(ctx context.Context, resource string) (token string, err error) {
+		if tokens[resource] == nil {
+			tokens[resource], err = adal.NewServicePrincipalTokenFromManagedIdentity(resource, options)
+		}
 		if err == nil {
-			err = token.EnsureFreshWithContext(ctx)
+			err = tokens[resource].EnsureFreshWithContext(ctx)
 		}
 		if err != nil {
 			return "", err
 		}
-		return token.OAuthToken(), nil
+		return tokens[resource].OAuthToken(), nil
 	}, nil
 }
 
@@ -79,17 +82,20 @@ func newHashiCorp(selector, value string) (asker, error) {
 	if selector != "system" && selector != "client_id" {
 		unsupported()
 	}
-	return func(ctx context.Context, resource string) (string, error) {
-		authorizer, err := auth.NewManagedIdentityAuthorizer(ctx, auth.ManagedIdentityAuthorizerOptions{
-			Api:                             environments.NewApiEndpoint("test", resource, nil).WithResourceIdentifier(resource),
-			ClientId:                        value,
-			CustomManagedIdentityEndpoint:   os.Getenv("ARM_MSI_ENDPOINT"),
-			CustomManagedIdentityAPIVersion: os.Getenv("ARM_MSI_API_VERSION"),
-		})
+	authorizers := map[string]auth.Authorizer{}
+	return func(ctx context.Context, resource string) (_ string, err error) {
+		if authorizers[resource] == nil {
+			authorizers[resource], err = auth.NewManagedIdentityAuthorizer(ctx, auth.ManagedIdentityAuthorizerOptions{
+				Api:                             environments.NewApiEndpoint("test", resource, nil).WithResourceIdentifier(resource),
+				ClientId:                        value,
+				CustomManagedIdentityEndpoint:   os.Getenv("ARM_MSI_ENDPOINT"),
+				CustomManagedIdentityAPIVersion: os.Getenv("ARM_MSI_API_VERSION"),
+			})
+		}
 		if err != nil {
 			return "", err
 		}
-		token, err := authorizer.Token(ctx, nil)
+		token, err := authorizers[resource].Token(ctx, nil)
 		if err != nil {
 			return "", err
 		}

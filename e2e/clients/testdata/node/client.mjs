@@ -39,7 +39,11 @@ const clients = {
     const chosen = options(appService ? { client_id: "clientId" } :
       { client_id: "clientId", object_id: "objectId", resource_id: "identityId" });
     const Credentials = appService ? MSIAppServiceTokenCredentials : MSIVmTokenCredentials;
-    return async (resource) => (await new Credentials({ ...chosen, resource }).getToken()).accessToken;
+    const credentials = {};
+    return async (resource) => {
+      credentials[resource] ??= new Credentials({ ...chosen, resource });
+      return (await credentials[resource].getToken()).accessToken;
+    };
   },
 };
 

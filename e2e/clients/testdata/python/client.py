@@ -44,12 +44,19 @@ def msal(selector, value):
 
 
 def msrestazure(selector, value):
+    import random
+    random.seed(407)  # it draws its waits, which would differ from run to run by minutes
     from msrestazure.azure_active_directory import MSIAuthentication
     name = {"resource_id": "msi_res_id"}.get(selector, selector)
     options = {} if selector == "system" else {name: value}
+    credentials = {}
 
     def ask(resource):
-        return MSIAuthentication(resource=resource, **options).token["access_token"]
+        if resource not in credentials:
+            credentials[resource] = MSIAuthentication(resource=resource, **options)  # asks already
+        else:
+            credentials[resource].set_token()  # as before each request of an app
+        return credentials[resource].token["access_token"]
     return ask
 
 
