@@ -53,6 +53,7 @@ func (o *options) register(fs *pflag.FlagSet) {
 	fs.StringVar(&in.SPIFFE.HostPath, "spiffe-host-path", "", "directory of the Workload API on each node, in place of the CSI driver")
 	fs.StringVar(&in.SPIFFE.SocketFile, "spiffe-socket-file", "spire-agent.sock", "name of the Workload API's socket in that directory")
 	fs.StringVar(&o.podIdentity, "pod-identity", string(webhook.PodIdentityNone), "which bindings of aad-pod-identity inject: none, cluster or namespaced")
+	fs.StringVar(&w.PodIdentityNamespaces, "pod-identity-namespaces", "", "label selector of the namespaces in which they do; empty: all")
 	fs.StringVar(&w.Namespace, "namespace", "", "namespace of the webhook; required")
 	fs.StringVar(&w.Service, "service", "svidecar-webhook", "Service by which the API server reaches the webhook")
 	fs.StringVar(&w.Secret, "secret", "svidecar-webhook", "Secret that keeps the certificate")
@@ -93,8 +94,19 @@ func (o *options) complete(fs *pflag.FlagSet, environ []string) error {
 	if o.webhook.Namespace == "" {
 		bad = append(bad, errors.New("--namespace is required: that of the webhook itself"))
 	}
-	return errors.Join(append(bad, o.webhook.Inject.Validate())...)
+	if err := o.webhook.Inject.Validate(); err != nil {
+		bad = append(bad, errors.New(asFlags.Replace(err.Error())))
+	}
+	return errors.Join(bad...)
 }
+
+// asFlags says what is wrong with the settings in the words of whoever gave them.
+var asFlags = strings.NewReplacer(
+	"inject: Config.ImagePullPolicy", "--sidecar-image-pull-policy", "inject: Config.Image", "--sidecar-image", "inject: Config.Mode", "--mode",
+	"inject: Config.Port", "--port", " and OpsPort", " and --ops-port", "inject: Config.RunAsUser", "--sidecar-run-as-user",
+	"inject: Config.TokenExpiration", "--token-expiration", "inject: Config.SPIFFE.HostPath", "--spiffe-host-path",
+	"inject: Config.SPIFFE.SocketFile", "--spiffe-socket-file", "inject: Config.Resources", "--sidecar-cpu-*, --sidecar-memory-*", "inject: Config: log-level", "--sidecar-log-level", "inject: Config: ", "--",
+)
 
 // print shows each setting as its flag.
 func (o *options) print(w io.Writer, fs *pflag.FlagSet) error {

@@ -34,19 +34,24 @@ func TestOptionsRefused(t *testing.T) {
 		want          string
 	}{
 		{"no namespace", []string{"--sidecar-image=svidecar:v1"}, nil, "--namespace is required"},
-		{"no image", []string{"--namespace=system"}, nil, "Image"},
+		{"no image", []string{"--namespace=system"}, nil, `--sidecar-image ""`},
 		{"unknown flag", needed("--imagee=x"), nil, "--imagee"},
 		{"native sidecars", needed("--native-sidecars=yes"), nil, "auto, true or false"},
-		{"mode", needed("--mode=iptables"), nil, "iptables"},
+		{"mode", needed("--mode=iptables"), nil, `--mode "iptables"`},
 		{"quantity", needed("--sidecar-cpu-request=ten"), nil, "ten"},
 		{"tenant", needed("--tenant-id=not a tenant"), nil, "tenant"},
-		{"authority host", needed("--authority-host=http://login.example"), nil, "authority"},
+		{"authority host", needed("--authority-host=http://login.example"), nil, "--authority-host"},
+		{"sidecar's level", needed("--sidecar-log-level=loud"), nil, "--sidecar-log-level"},
+		{"ports", needed("--port=8001"), nil, "--port 8001 and --ops-port 8001"},
+		{"resources", needed("--sidecar-memory-limit=1Mi"), nil, "--sidecar-memory-*: memory-request 32Mi is above memory-limit 1Mi"},
 		{"level", needed("--log-level=loud"), nil, "loud"},
 		{"unknown variable", needed(), []string{"SVIDECAR_ADMISSION_MOOD=good"}, "SVIDECAR_ADMISSION_MOOD is unknown"},
 		{"variable that is no number", needed(), []string{"SVIDECAR_ADMISSION_PORT=tcp://10.0.0.1:443"}, "SVIDECAR_ADMISSION_PORT"},
 	} {
 		if _, err := parsed(tt.args, tt.environ); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want an error with %q", tt.name, err, tt.want)
+		} else if strings.Contains(err.Error(), "Config") {
+			t.Errorf("%s: %v names what is no flag", tt.name, err)
 		}
 	}
 }

@@ -157,26 +157,40 @@ func (m *mutation) readWish(inject bool) (wish, error) {
 	if err := w.readServiceAccount(m.in.ServiceAccountAnnotations); err != nil {
 		bad = append(bad, err)
 	}
+	faults, _ := m.read(&w, theirs) // first, so that ours outrank them
+	bad = append(bad, faults...)
+	if inject {
+		faults, _ := m.readOurs(&w)
+		bad = append(bad, faults...)
+	}
+	if err := w.resources.check(ours); err != nil && len(bad) == 0 {
+		bad = append(bad, fmt.Errorf("annotation %w", err))
+	}
+	return w, oneLine(bad)
+}
+
+func (m *mutation) readOurs(w *wish) (bad []error, found bool) { return m.read(w, ours) }
+
+// read reads the pod's annotations with a prefix. One of ours that is unknown is an error; theirs may have more than we
+// know.
+func (m *mutation) read(w *wish, prefix string) (bad []error, found bool) {
 	given := m.pod.strings("metadata", "annotations")
-	for _, key := range slices.Sorted(maps.Keys(given)) { // theirs first, so that ours outrank them
-		mine := strings.HasPrefix(key, ours)
-		if !mine && !strings.HasPrefix(key, theirs) || mine && !inject {
+	for _, key := range slices.Sorted(maps.Keys(given)) {
+		if !strings.HasPrefix(key, prefix) {
 			continue
 		}
+		found = true
 		i := slices.IndexFunc(annotations, func(a Annotation) bool { return a.Name == key })
 		switch {
 		case i >= 0:
-			if err := annotations[i].apply(&w, given[key]); err != nil {
+			if err := annotations[i].apply(w, given[key]); err != nil {
 				bad = append(bad, err)
 			}
-		case mine: // theirs may have more than we know
+		case prefix == ours:
 			bad = append(bad, fmt.Errorf("annotation %s: it is unknown: %s", quote(key), nearest(key)))
 		}
 	}
-	if err := w.resources.check(); err != nil && len(bad) == 0 {
-		bad = append(bad, fmt.Errorf("annotations %s…: %w", ours+"cpu-request", err))
-	}
-	return w, oneLine(bad)
+	return bad, found
 }
 
 // readServiceAccount reads the one annotation that a pod outranks.

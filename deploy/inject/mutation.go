@@ -29,9 +29,10 @@ func (m *mutation) run() error {
 		return err
 	}
 	use := m.usesFederation()
-	if !inject && !use {
-		m.warnOfIdle()
-		return nil
+	if !inject {
+		if err := m.refuseIdle(); err != nil || !use {
+			return err
+		}
 	}
 	w, err := m.readWish(inject)
 	if err != nil {
@@ -41,8 +42,6 @@ func (m *mutation) run() error {
 		if err := m.addSidecar(w); err != nil {
 			return err
 		}
-	} else {
-		m.warnOfIdle()
 	}
 	if use {
 		return m.addFederation(w)
@@ -68,18 +67,27 @@ func (m *mutation) wantsSidecar() (bool, error) {
 	return len(m.in.Identities) > 0, nil
 }
 
-// warnOfIdle tells of annotations that do nothing without the sidecar.
-func (m *mutation) warnOfIdle() {
+// refuseIdle looks at annotations of ours where nothing asks for the sidecar. A
+// mistyped one may have been meant to ask for it. The mark without the containers
+// is a lie that people would read.
+func (m *mutation) refuseIdle() error {
 	given := m.pod.strings("metadata", "annotations")
-	if _, decided := given[keyInject]; decided {
-		return
-	}
-	for key := range given {
-		if strings.HasPrefix(key, ours) && key != keyInjected {
-			m.warnf(`annotations %s* do nothing without %s: "true"`, ours, keyInject)
-			return
+	if mark, marked := given[keyInjected]; marked {
+		if _, injected, err := m.ownSidecar(); err != nil {
+			return err
+		} else if !injected {
+			return fmt.Errorf("annotation %s: %s, but nothing asks for the sidecar, and the pod has none: remove it", keyInjected, quote(mark))
 		}
 	}
+	if _, decided := given[keyInject]; decided {
+		return nil
+	}
+	var w wish
+	bad, found := m.readOurs(&w)
+	if found && len(bad) == 0 {
+		m.warnf(`annotations %s* do nothing without %s: "true"`, ours, keyInject)
+	}
+	return oneLine(bad)
 }
 
 // addSidecar injects the sidecar unless the pod has it, and tells the app of it.
@@ -155,6 +163,7 @@ func (m *mutation) inject(w wish, mode Mode) (container, error) {
 			return container{}, err
 		}
 	}
+	m.warnOfNoDefault(w, env)
 	spec := m.pod.get("spec").(object)
 	list := "initContainers"
 	if !m.cfg.NativeSidecars {
@@ -198,6 +207,24 @@ func (m *mutation) loadSettings(env []object) (*config.Config, error) {
 	}
 	text = strings.ReplaceAll(text, "env "+variable("identities"), listed)
 	return nil, errors.New("the sidecar would not start: " + text)
+}
+
+// warnOfNoDefault tells that an app which names no identity gets no token.
+func (m *mutation) warnOfNoDefault(w wish, env []object) {
+	names := []string{variable("client-id"), "AZURE_CLIENT_ID"}
+	for _, e := range env {
+		if slices.Contains(names, e["name"].(string)) && e["value"] != "" {
+			return
+		}
+	}
+	if slices.ContainsFunc(w.identities, func(id Identity) bool { return id.Default }) {
+		return
+	}
+	account := m.pod.text("spec", "serviceAccountName")
+	if account == "" {
+		account = "default"
+	}
+	m.warnf("requests that name no identity will be refused: say which is the default by annotation %s of service account %s/%s, and create the pod anew", keyClientID, m.in.Namespace, account)
 }
 
 // keepOrder puts our containers first in their lists, where another webhook came

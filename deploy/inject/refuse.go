@@ -77,6 +77,9 @@ func (m *mutation) refusePorts(w wish, mode Mode) error {
 	if mode == ModeAddress {
 		port, remedy = imdsPort, "set annotation "+ours+"mode to redirect or env"
 	}
+	if port == w.opsPort && w.portChosen {
+		return fmt.Errorf("annotation %[1]sport: \"%[2]d\" is not allowed: health and metrics have it; it may be another, or set annotation %[1]sops-port", ours, port)
+	}
 	if port == w.opsPort {
 		return fmt.Errorf("annotation %sops-port: \"%d\" is not allowed: it may be any port but that of the tokens", ours, w.opsPort)
 	}

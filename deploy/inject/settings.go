@@ -38,7 +38,7 @@ func (c Config) complete() (Config, error) {
 	refuse(c.TokenExpiration >= minExpiration && c.TokenExpiration <= maxExpiration, "TokenExpiration %d is not from %d to %d", c.TokenExpiration, minExpiration, maxExpiration)
 	refuse(c.SPIFFE.HostPath == "" || path.IsAbs(c.SPIFFE.HostPath), "SPIFFE.HostPath %q is no absolute path", c.SPIFFE.HostPath)
 	refuse(path.Base(c.SPIFFE.SocketFile) == c.SPIFFE.SocketFile, "SPIFFE.SocketFile %q is not the name of a file", c.SPIFFE.SocketFile)
-	if err := c.Resources.check(); err != nil {
+	if err := c.Resources.check(""); err != nil {
 		bad = append(bad, fmt.Errorf("inject: Config.Resources: %w", err))
 	}
 	for _, s := range c.settings() {
@@ -125,17 +125,17 @@ const none = "none"
 
 var quantity = regexp.MustCompile(`^([0-9]{1,15}(?:\.[0-9]{1,9})?)(m|k|M|G|T|Ki|Mi|Gi|Ti)?$`)
 
-// check wants four quantities, and no request above its limit, which the API
+// check wants four quantities, which errors name with the prefix, and no request above its limit, which the API
 // server would refuse in words that name nothing of ours.
-func (r Resources) check() error {
+func (r Resources) check(prefix string) error {
 	for _, q := range []string{r.CPURequest, r.MemoryRequest, r.CPULimit, r.MemoryLimit} {
 		if amount(q) <= 0 {
 			return fmt.Errorf("%q is neither a quantity above zero, such as 10m or 64Mi, nor none", q)
 		}
 	}
-	for _, pair := range [][2]string{{r.CPURequest, r.CPULimit}, {r.MemoryRequest, r.MemoryLimit}} {
-		if pair[0] != none && pair[1] != none && amount(pair[0]) > amount(pair[1]) {
-			return fmt.Errorf("the request %s is above the limit %s", pair[0], pair[1])
+	for _, q := range []struct{ name, request, limit string }{{"cpu", r.CPURequest, r.CPULimit}, {"memory", r.MemoryRequest, r.MemoryLimit}} {
+		if q.request != none && q.limit != none && amount(q.request) > amount(q.limit) {
+			return fmt.Errorf("%[1]s-request %[2]s is above %[1]s-limit %[3]s: set both", prefix+q.name, q.request, q.limit)
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package inject_test
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/svidecar/svidecar/deploy/inject"
@@ -28,7 +29,7 @@ func TestTriggers(t *testing.T) {
 		{"ours is false, and identities are bound", map[string]string{"svidecar.io/inject": "false"}, bound, false, ""},
 		{"ours is false, theirs true", map[string]string{"svidecar.io/inject": "false", theirs: "true"}, nil, false, ""},
 		{"ours is true, theirs false", map[string]string{"svidecar.io/inject": "true", theirs: "false"}, nil, true, ""},
-		{"settings alone", map[string]string{"svidecar.io/mode": "env", "svidecar.io/port": "nonsense"}, nil, false, `annotations svidecar.io/* do nothing without svidecar.io/inject: "true"`},
+		{"settings alone", map[string]string{"svidecar.io/mode": "env", "svidecar.io/port": "9000"}, nil, false, `annotations svidecar.io/* do nothing without svidecar.io/inject: "true"`},
 		{"settings of what is switched off", map[string]string{"svidecar.io/mode": "env", "svidecar.io/inject": "false"}, nil, false, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -43,6 +44,16 @@ func TestTriggers(t *testing.T) {
 			}
 		})
 	}
+	for key, tt := range map[string][2]string{
+		"svidecar.io/injct":    {"true", `annotation "svidecar.io/injct": it is unknown`},
+		"svidecar.io/mode":     {"iptables", `annotation svidecar.io/mode: "iptables" is not allowed`},
+		"svidecar.io/injected": {"redirect", `annotation svidecar.io/injected: "redirect", but nothing asks for the sidecar, and the pod has none: remove it`},
+	} {
+		_, err := config().Mutate(inject.Input{Pod: podWith(t, map[string]string{key: tt[0]}, nil)})
+		wantRefusal(t, err, tt[1])
+	}
+	_, err := config().Mutate(inject.Input{Pod: podWith(t, map[string]string{"svidecar.io/inject": "false", "svidecar.io/injected": "env"}, nil)})
+	wantRefusal(t, err, "the pod has none")
 	for _, value := range []string{"", "True", "1", "yes", "null"} {
 		_, err := config().Mutate(inject.Input{Pod: podWith(t, map[string]string{theirs: value}, nil)})
 		wantRefusal(t, err, "annotation "+theirs+`: "`+value+`" is not allowed: it may be true or false`)
@@ -206,6 +217,36 @@ func TestMarkOfOurs(t *testing.T) {
 	pod, _ := injected(t, config(), inject.Input{Pod: podWith(t, on("svidecar.io/injected", "redirect"), nil)})
 	if named(t, pod, "svidecar"); pod.Annotations["svidecar.io/injected"] != "env" {
 		t.Errorf("the mark is %q, want env", pod.Annotations["svidecar.io/injected"])
+	}
+}
+
+// TestWarnsOfNoDefault: without a default identity only requests that name one get a
+// token, which whoever creates the pod hears once.
+func TestWarnsOfNoDefault(t *testing.T) {
+	listed := `[{"clientId":"` + client + `"},{"clientId":"` + client2 + `"}]`
+	for name, tt := range map[string]struct {
+		in   inject.Input
+		warn bool
+	}{
+		"none":                    {inject.Input{Pod: podWith(t, on(), nil)}, true},
+		"several":                 {inject.Input{Pod: podWith(t, on("svidecar.io/identities", listed), nil)}, true},
+		"several bound":           {inject.Input{Pod: podWith(t, on(), nil), Identities: []inject.Identity{{ClientID: client}, {ClientID: client2}}}, true},
+		"annotation":              {inject.Input{Pod: podWith(t, on("svidecar.io/client-id", client), nil)}, false},
+		"service account":         {inject.Input{Pod: podWith(t, on(), nil), ServiceAccountAnnotations: map[string]string{"azure.workload.identity/client-id": client}}, false},
+		"several, one of them":    {inject.Input{Pod: podWith(t, on("svidecar.io/identities", listed, "svidecar.io/client-id", client), nil)}, false},
+		"several, account's":      {inject.Input{Pod: podWith(t, on("svidecar.io/identities", listed), nil), ServiceAccountAnnotations: map[string]string{"azure.workload.identity/client-id": client2}}, false},
+		"one bound":               {inject.Input{Pod: podWith(t, on(), nil), Identities: []inject.Identity{{ClientID: client, Default: true}}}, false},
+		"nothing asks for tokens": {inject.Input{Pod: podWith(t, nil, nil)}, false},
+	} {
+		tt.in.Namespace = "shop"
+		res := mustMutate(t, config(), tt.in)
+		want := "annotation azure.workload.identity/client-id of service account shop/default"
+		if got := len(res.Warnings) == 1 && strings.Contains(res.Warnings[0], want); got != tt.warn || len(res.Warnings) > 1 {
+			t.Errorf("%s: warnings %q, want %v", name, res.Warnings, tt.warn)
+		}
+		if again := mustMutate(t, config(), inject.Input{Pod: patched(t, tt.in.Pod, res.Patch), Namespace: "shop", Identities: tt.in.Identities, ServiceAccountAnnotations: tt.in.ServiceAccountAnnotations}); len(again.Warnings) > 0 {
+			t.Errorf("%s: warnings again: %q", name, again.Warnings)
+		}
 	}
 }
 

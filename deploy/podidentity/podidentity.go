@@ -50,7 +50,7 @@ func (o Objects) Resolve(p Pod, namespaced bool) (Result, error) {
 	r := resolution{objects: o, pod: p, namespaced: namespaced}
 	bound := r.matching(selector)
 	if len(bound) == 0 {
-		return Result{Warnings: []string{fmt.Sprintf("label %s: %q is the selector of no %s, so the pod gets no sidecar", Label, selector, KindBinding)}}, nil
+		return Result{Warnings: []string{fmt.Sprintf("label %s: %q is the selector of no %s, so it binds no identity to the pod", Label, selector, KindBinding)}}, nil
 	}
 	for _, b := range bound {
 		if err := r.take(b); err != nil {
@@ -163,9 +163,7 @@ func (r *resolution) add(id identity) error {
 func (r *resolution) settleDefault() {
 	if len(r.Identities) == 1 {
 		r.Identities[0].Default = true
-		return
 	}
-	r.warnf("%d identities are bound to the pod: requests that name none are refused, unless annotation azure.workload.identity/client-id of the service account chooses one", len(r.Identities))
 }
 
 // resourceID is that of a user-assigned identity, without regard to case.

@@ -117,7 +117,7 @@ func TestResolve(t *testing.T) {
 		{name: "resource id in another case", manifests: []object{identity("team/orders", clientA, "resourceID", "/SUBSCRIPTIONS/s/resourceGroups/g/providers/microsoft.managedidentity/userassignedidentities/o"), binding("team/b", "orders", "x")},
 			want: []inject.Identity{{ClientID: clientA, ResourceID: "/SUBSCRIPTIONS/s/resourceGroups/g/providers/microsoft.managedidentity/userassignedidentities/o", Default: true}}},
 		{name: "two, in the order of their bindings", manifests: []object{identity("team/orders", clientA), identity("team/bills", clientB), binding("team/z", "orders", "x"), binding("team/a", "bills", "x")},
-			want: []inject.Identity{{ClientID: clientB, ResourceID: arm + "bills"}, {ClientID: clientA, ResourceID: arm + "orders"}}, warn: []string{"2 identities"}},
+			want: []inject.Identity{{ClientID: clientB, ResourceID: arm + "bills"}, {ClientID: clientA, ResourceID: arm + "orders"}}},
 		{name: "one by two bindings", manifests: []object{identity("team/orders", clientA), binding("team/a", "orders", "x"), binding("team/b", "orders", "x")}, want: []inject.Identity{orders}},
 		{name: "one by two objects", manifests: []object{identity("team/orders", clientA), identity("team/same", strings.ToUpper(clientA)), binding("team/a", "orders", "x"), binding("team/b", "same", "x")}, want: []inject.Identity{orders}},
 		{name: "another namespace's", manifests: []object{identity("other/orders", clientA), binding("other/b", "orders", "x")}, want: []inject.Identity{orders}, warn: []string{"another namespace"}},

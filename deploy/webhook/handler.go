@@ -12,6 +12,7 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
@@ -19,13 +20,14 @@ import (
 	"github.com/svidecar/svidecar/deploy/podidentity"
 )
 
-// HandlerConfig is what the answers rest on. Every field but PodIdentity is
-// required.
+// HandlerConfig is what the answers rest on. Every field but PodIdentity and
+// Namespaces is required.
 type HandlerConfig struct {
 	Inject      inject.Config
 	PodIdentity PodIdentity
-	Cached      client.Reader // asked first
-	Live        client.Reader // asked about what Cached does not have, which may be a moment behind
+	Namespaces  labels.Selector // of namespaces in which PodIdentity counts; nil means all
+	Cached      client.Reader   // asked first
+	Live        client.Reader   // asked about what Cached does not have, which may be a moment behind
 	Metrics     *Metrics
 	Logger      *slog.Logger
 }
@@ -71,6 +73,7 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 	took := time.Since(begin)
 	h.cfg.Metrics.pods.WithLabelValues(string(a.result)).Inc()
 	h.cfg.Metrics.seconds.Observe(took.Seconds())
+	h.cfg.Metrics.warnings.Add(float64(len(a.warnings)))
 	h.log(ctx, req, p, a, took)
 	return a.response()
 }
@@ -150,13 +153,16 @@ func (a answer) response() admission.Response {
 // pod's clients know themselves to its sidecar.
 func (h *Handler) log(ctx context.Context, req admission.Request, p pod, a answer, took time.Duration) {
 	level := map[result]slog.Level{resultUnchanged: slog.LevelDebug, resultRefused: slog.LevelWarn, resultFailed: slog.LevelError}[a.result]
+	if a.result == resultUnchanged && len(a.warnings) > 0 { // which whoever creates a Deployment does not see
+		level = slog.LevelWarn
+	}
 	if !h.cfg.Logger.Enabled(ctx, level) {
 		return
 	}
 	attrs := []slog.Attr{
 		slog.String("request", string(req.UID)), slog.String("namespace", req.Namespace),
 		slog.String("pod", cmp.Or(p.Metadata.Name, p.Metadata.GenerateName)), slog.Bool("dry_run", req.DryRun != nil && *req.DryRun),
-		slog.String("result", string(a.result)), slog.String("mode", string(a.mode)), slog.Duration("took", took),
+		slog.String("result", string(a.result)), slog.String("mode", string(a.mode)), slog.Float64("took_ms", float64(took.Microseconds())/1000),
 	}
 	if a.err != nil {
 		attrs = append(attrs, slog.String("error", a.err.Error()))

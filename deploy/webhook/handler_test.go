@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -37,6 +38,7 @@ const (
 type world struct {
 	cached, live client.Reader
 	podIdentity  webhook.PodIdentity
+	namespaces   string
 	log          bytes.Buffer
 	registry     *prometheus.Registry
 }
@@ -48,9 +50,13 @@ func (w *world) handler(t *testing.T) *webhook.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
+	namespaces, err := labels.Parse(w.namespaces)
+	if err != nil {
+		t.Fatal(err)
+	}
 	h, err := webhook.NewHandler(webhook.HandlerConfig{
 		Inject:      inject.Config{Image: "svidecar:v1", NativeSidecars: true, TenantID: tenant, NewSecret: func() string { return secret }},
-		PodIdentity: w.podIdentity, Cached: w.cached, Live: w.live, Metrics: metrics,
+		PodIdentity: w.podIdentity, Namespaces: namespaces, Cached: w.cached, Live: w.live, Metrics: metrics,
 		Logger: slog.New(slog.NewJSONHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {
@@ -218,6 +224,7 @@ func TestHandler(t *testing.T) {
 		labels       map[string]string
 		cached, live client.Reader // nil where nobody may ask
 		podIdentity  webhook.PodIdentity
+		namespaces   string // where it counts
 		result, mode string
 		inPatch      []string
 		warnings     int
@@ -228,12 +235,14 @@ func TestHandler(t *testing.T) {
 		{name: "identity of the account", annotations: on, cached: whole, result: "injected", mode: "env", inPatch: []string{clientA, secret}},
 		{name: "identity of an account that is new", annotations: on, cached: reader(namespace()), live: whole, result: "injected", mode: "env", inPatch: []string{clientA}},
 		{name: "namespace that is new", annotations: on, cached: reader(), live: whole, result: "injected", mode: "env", inPatch: []string{clientA}},
-		{name: "account that nobody knows", annotations: on, cached: reader(namespace()), live: reader(), result: "injected", mode: "env"},
-		{name: "auto in a namespace that allows little", annotations: map[string]string{"svidecar.io/inject": "true"}, cached: reader(namespace("pod-security.kubernetes.io/enforce", "restricted"), account("orders")), result: "injected", mode: "env", warnings: 1},
+		{name: "account that nobody knows", annotations: on, cached: reader(namespace()), live: reader(), result: "injected", mode: "env", warnings: 1},
+		{name: "auto in a namespace that allows little", annotations: map[string]string{"svidecar.io/inject": "true"}, cached: reader(namespace("pod-security.kubernetes.io/enforce", "restricted"), account("orders")), result: "injected", mode: "env", warnings: 2},
 		{name: "auto where all is allowed", annotations: map[string]string{"svidecar.io/inject": "true"}, cached: whole, result: "injected", mode: "redirect"},
 		{name: "federation", labels: map[string]string{"azure.workload.identity/use": "true"}, cached: whole, result: "federated", inPatch: []string{clientA}},
 		{name: "warning", annotations: map[string]string{"svidecar.io/inject": "true", "svidecar.io/mode": "env", "svidecar.io/skip-containers": "nobody"}, cached: whole, result: "injected", mode: "env", warnings: 1},
 		{name: "bound", labels: map[string]string{"aadpodidbinding": "x"}, podIdentity: webhook.PodIdentityCluster, cached: reader(bound...), result: "injected", mode: "redirect", inPatch: []string{clientB}},
+		{name: "bound, in a namespace that is chosen", labels: map[string]string{"aadpodidbinding": "x"}, podIdentity: webhook.PodIdentityCluster, namespaces: "!left", cached: reader(bound...), result: "injected", mode: "redirect", inPatch: []string{clientB}},
+		{name: "bound, in a namespace that is not", labels: map[string]string{"aadpodidbinding": "x"}, podIdentity: webhook.PodIdentityCluster, namespaces: "migrated=true", cached: reader(bound...), result: "unchanged"},
 		{name: "bound a moment ago", labels: map[string]string{"aadpodidbinding": "x"}, podIdentity: webhook.PodIdentityNamespaced, cached: reader(namespace(), account("orders"), binding("b", "orders", "x")), live: reader(bound...), result: "injected", mode: "redirect", inPatch: []string{clientB}},
 		{name: "bound by nothing", labels: map[string]string{"aadpodidbinding": "y"}, podIdentity: webhook.PodIdentityCluster, cached: reader(bound...), live: reader(bound...), result: "unchanged", warnings: 1},
 		{name: "beside an object that is malformed", labels: map[string]string{"aadpodidbinding": "x"}, podIdentity: webhook.PodIdentityCluster,
@@ -246,7 +255,7 @@ func TestHandler(t *testing.T) {
 					*r = never{t}
 				}
 			}
-			w := &world{cached: tt.cached, live: tt.live, podIdentity: tt.podIdentity}
+			w := &world{cached: tt.cached, live: tt.live, podIdentity: tt.podIdentity, namespaces: tt.namespaces}
 			res := w.handler(t).Handle(t.Context(), request(t, tt.annotations, tt.labels))
 			if !res.Allowed || res.AuditAnnotations["result"] != tt.result || res.AuditAnnotations["mode"] != tt.mode {
 				t.Errorf("allowed %v, %v, %v; want %s, mode %q", res.Allowed, res.Result, res.AuditAnnotations, tt.result, tt.mode)

@@ -22,9 +22,10 @@ var results = []result{resultInjected, resultFederated, resultUnchanged, resultR
 
 // Metrics count what the webhook does. Safe for concurrent use.
 type Metrics struct {
-	pods    *prometheus.CounterVec
-	seconds prometheus.Histogram
-	expiry  prometheus.Gauge
+	pods     *prometheus.CounterVec
+	seconds  prometheus.Histogram
+	warnings prometheus.Counter
+	expiry   prometheus.Gauge
 }
 
 // NewMetrics makes the metrics and registers them.
@@ -42,6 +43,10 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 			Help:    "Time in which an answer about a pod was found.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .5, 1, 5},
 		}),
+		warnings: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "svidecar_webhook_warnings_total",
+			Help: "Warnings about pods that were admitted, which the log has too.",
+		}),
 		expiry: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "svidecar_webhook_certificate_expiry_timestamp_seconds",
 			Help: "End of the certificate that is served to the API server, in Unix time; 0 before there is one.",
@@ -50,7 +55,7 @@ func NewMetrics(registry prometheus.Registerer) (*Metrics, error) {
 	for _, r := range results { // so that a rate has a beginning
 		m.pods.WithLabelValues(string(r))
 	}
-	for _, c := range []prometheus.Collector{m.pods, m.seconds, m.expiry} {
+	for _, c := range []prometheus.Collector{m.pods, m.seconds, m.warnings, m.expiry} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("webhook: registering metrics: %w", err)
 		}

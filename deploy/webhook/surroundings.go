@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -55,7 +56,7 @@ func (h *Handler) surroundings(ctx context.Context, namespace string, p *pod) (i
 		return in, nil, err
 	}
 	in.NamespaceLabels, in.ServiceAccountAnnotations = ns.Labels, account.Annotations
-	if !h.cfg.PodIdentity.on() {
+	if !h.cfg.PodIdentity.on() || h.cfg.Namespaces != nil && !h.cfg.Namespaces.Matches(labels.Set(ns.Labels)) {
 		return in, nil, nil
 	}
 	in.Identities, warnings, err = h.bound(ctx, podidentity.Pod{Namespace: namespace, Labels: p.Metadata.Labels})

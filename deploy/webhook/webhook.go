@@ -14,6 +14,7 @@ import (
 	"net"
 	"time"
 
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
@@ -33,6 +34,10 @@ type Config struct {
 	Inject       inject.Config // of the installation
 	DetectNative bool          // take Inject.NativeSidecars from the version of the API server
 	PodIdentity  PodIdentity   // whether the objects of aad-pod-identity count; empty means PodIdentityNone
+
+	// PodIdentityNamespaces is a label selector, such as team=a or migrated, of the
+	// namespaces in which PodIdentity counts; empty means all.
+	PodIdentityNamespaces string
 
 	Namespace     string // of the webhook itself; required
 	Service       string // by which the API server reaches it, in Namespace; required
@@ -76,6 +81,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg.ShutdownDelay = cmp.Or(cfg.ShutdownDelay, 5*time.Second)
 	require(cfg.ShutdownDelay > 0 && cfg.ShutdownDelay <= time.Minute, "ShutdownDelay is not above zero and at most a minute")
+	if _, err := labels.Parse(cfg.PodIdentityNamespaces); err != nil {
+		bad = append(bad, fmt.Errorf("webhook: Config.PodIdentityNamespaces %q is no label selector: %w", cfg.PodIdentityNamespaces, err))
+	}
 	bad = append(bad, cfg.PodIdentity.validate(), cfg.Inject.Validate())
 	return &Server{cfg}, errors.Join(bad...)
 }

@@ -37,6 +37,7 @@ func TestNewRefuses(t *testing.T) {
 		{"no logger", func(c *webhook.Config) { c.Logger = nil }, "Logger"},
 		{"no image", func(c *webhook.Config) { c.Inject.Image = "" }, "Image"},
 		{"unknown pod identity", func(c *webhook.Config) { c.PodIdentity = "standard" }, "none, cluster, namespaced"},
+		{"no label selector", func(c *webhook.Config) { c.PodIdentityNamespaces = "a=b=c" }, "PodIdentityNamespaces"},
 		{"no namespace", func(c *webhook.Config) { c.Namespace = "" }, "Namespace"},
 		{"no service", func(c *webhook.Config) { c.Service = "" }, "Service"},
 		{"no secret", func(c *webhook.Config) { c.Secret = "" }, "Secret"},

@@ -109,6 +109,10 @@ func TestQuickstart(t *testing.T) {
 	if table := page.run(t, "## All the other"); !regexp.MustCompile(`(?m)^` + ns + ` +whoami-\S+ +redirect$`).MatchString(table) {
 		t.Errorf("the table of pods to move lacks whoami:\n%s", table)
 	}
+	page.run(t, "## Back")
+	if left := shared.Do(t, "get", "deployment", "whoami", "--namespace", ns, "--output", "jsonpath={.spec.template.metadata.annotations}"); strings.Contains(left, "svidecar.io") {
+		t.Errorf("after the way back the template has the annotations %s", left)
+	}
 }
 
 // quickstart is the page, and where its commands run.

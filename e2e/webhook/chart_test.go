@@ -48,16 +48,20 @@ func TestManifestsAreTheChart(t *testing.T) {
 func TestChartRefuses(t *testing.T) {
 	shared.API(t)
 	for set, want := range map[string]string{
-		"sidecar.porrt=8000":              "porrt",
-		"podIdentity=standard":            "podIdentity",
-		"failurePolicy=fail":              "failurePolicy",
-		"sidecar.image.digest=sha256:abc": "digest",
-		"sidecar.tokenExpiration=60":      "tokenExpiration",
-		"sidecar.resources.limits.cpu=1c": "cpu",
-		"authorityHost=http://insecure":   "authorityHost",
+		"sidecar.porrt=8000":                 "porrt",
+		"podIdentity=standard":               "podIdentity",
+		"tenantId=not-a-tenant":              "tenantId",
+		"image.repository=example.com/x:tag": "repository",
+		"sidecar.port=8001":                  "choose two",
+		"ports.metrics=8081":                 "choose three",
+		"failurePolicy=fail":                 "failurePolicy",
+		"sidecar.image.digest=sha256:abc":    "digest",
+		"sidecar.tokenExpiration=60":         "tokenExpiration",
+		"sidecar.resources.limits.cpu=1c":    "cpu",
+		"authorityHost=http://insecure":      "authorityHost",
 	} {
 		out, err := helm(t, "template", "svidecar", chart, "--set-string", set)
-		if numeric := strings.HasSuffix(set, "=60") || strings.HasSuffix(set, "=8000"); numeric {
+		if numeric := strings.HasPrefix(want, "choose") || strings.HasSuffix(set, "=60") || strings.HasSuffix(set, "=8000"); numeric {
 			out, err = helm(t, "template", "svidecar", chart, "--set", set)
 		}
 		if err == nil || !strings.Contains(out, want) {

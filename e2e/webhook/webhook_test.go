@@ -189,6 +189,8 @@ func TestPolicy(t *testing.T) {
 	}{
 		{"asks", `svidecar.io/inject: "true"`, true},
 		{"asks as for azure-workload-identity", `azure.workload.identity/inject-proxy-sidecar: "true"`, true},
+		{"asks in another way", `svidecar.io/inject: "True"`, true},
+		{"is marked as done", `svidecar.io/injected: redirect`, true},
 		{"does not ask", `svidecar.io/inject: "false", azure.workload.identity/inject-proxy-sidecar: "true"`, false},
 		{"has no annotation", "", false},
 	} {
