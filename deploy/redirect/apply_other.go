@@ -25,4 +25,4 @@ func (p *Plan) Check(context.Context) error { return errSystem() }
 // Remove works on Linux only.
 func (p *Plan) Remove(context.Context) error { return errSystem() }
 
-func (p *Plan) refuseHostNetwork() error { return errOtherSystem() }
+func (p *Plan) refuseMachine() error { return errOtherSystem() }

@@ -1,4 +1,4 @@
 package redirect
 
-// SignOfNode lets a test look at a real machine's namespace, and do nothing to it.
-var SignOfNode = signOfNode
+// InitialNamespace lets a test look at a real machine's namespace, and do nothing to it.
+var InitialNamespace = initialNamespace

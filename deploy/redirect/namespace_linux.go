@@ -33,10 +33,17 @@ func needNetAdmin() error {
 // pod's namespace from a node's, so the question is turned around: what is not
 // surely a pod's is refused.
 func (p *Plan) refuseHostNetwork() error {
+	return p.refuse(initialNamespace, linkOfNode, kubeletListens)
+}
+
+// refuseMachine refuses the machine's first network alone.
+func (p *Plan) refuseMachine() error { return p.refuse(initialNamespace) }
+
+func (p *Plan) refuse(looks ...func() (string, error)) error {
 	if p.cfg.UnsafeHostNetwork {
 		return nil
 	}
-	sign, err := signOfNode()
+	sign, err := firstSign(looks)
 	switch {
 	case err != nil:
 		return fmt.Errorf("is this a pod's network? %w: add --unsafe-host-network if you are sure", err)
@@ -46,9 +53,9 @@ func (p *Plan) refuseHostNetwork() error {
 	return nil
 }
 
-// signOfNode is the first sign that this network is more than a pod's, if any.
-func signOfNode() (sign string, err error) {
-	for _, look := range []func() (string, error){initialNamespace, linkOfNode, kubeletListens} {
+// firstSign is the first sign that this network is more than a pod's, if any.
+func firstSign(looks []func() (string, error)) (sign string, err error) {
+	for _, look := range looks {
 		if sign, err = look(); err != nil || sign != "" {
 			return sign, err
 		}

@@ -32,10 +32,13 @@ const askTimeout = time.Second
 //
 // It needs no privilege, and holds for the user that asks: rules of others may
 // treat another user in another way. Nothing is sent to the address before ops
-// has answered, nor in a network that is not a pod's own, unless
-// Config.UnsafeHostNetwork.
+// has answered, nor in the machine's first network, unless
+// Config.UnsafeHostNetwork. It changes nothing, and asks for nothing but the
+// proof: so it does not mind links and listeners that came after the redirection
+// was made, such as the bridge of a Docker daemon in the pod, and the sidecar
+// gets well beside them after a restart.
 func (p *Plan) Verify(ctx context.Context, ops string) error {
-	if err := p.refuseHostNetwork(); err != nil {
+	if err := p.refuseMachine(); err != nil {
 		return fmt.Errorf("redirect: %w", err)
 	}
 	var random [32]byte

@@ -29,6 +29,7 @@ var rules = map[string]func(*tree) []string{
 	"private words":  checkWords,
 	"decisions":      checkDecisions,
 	"dockerfile":     checkDockerfile,
+	"context":        checkContext,
 }
 
 func TestTreeKeepsRules(t *testing.T) {

@@ -3,6 +3,7 @@ package arch_test
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -33,6 +34,37 @@ func checkDockerfile(tr *tree) (bad []string) {
 		}
 		if fault := checkImage(stages, path.Base(p.dir)); fault != "" {
 			bad = append(bad, fmt.Sprintf("Dockerfile: %s: %s", path.Base(p.dir), fault))
+		}
+	}
+	return bad
+}
+
+// buildFolders finds the folders that go build is given in the Dockerfile.
+var buildFolders = regexp.MustCompile(`\./([a-z]+)/\.\.\.`)
+
+// checkContext wants .dockerignore to let through the folder of each package that
+// the Dockerfile builds, and of all that those import.
+func checkContext(tr *tree) (bad []string) {
+	let := strings.Fields(string(tr.all[".dockerignore"]))
+	needed := map[string]bool{}
+	for _, m := range buildFolders.FindAllStringSubmatch(string(tr.all["Dockerfile"]), -1) {
+		needed[m[1]] = true
+	}
+	for _, p := range tr.packages() {
+		if !needed[strings.Split(p.dir, "/")[0]] {
+			continue
+		}
+		for _, f := range p.files {
+			for to := range f.imports() {
+				if ours, ok := strings.CutPrefix(to, module+"/"); ok && !f.test {
+					needed[strings.Split(ours, "/")[0]] = true
+				}
+			}
+		}
+	}
+	for _, folder := range slices.Sorted(maps.Keys(needed)) {
+		if !slices.Contains(let, "!"+folder) {
+			bad = append(bad, fmt.Sprintf(".dockerignore: the Dockerfile builds from %s, which is kept out", folder))
 		}
 	}
 	return bad

@@ -329,6 +329,18 @@ var page []byte
 		},
 	},
 	{
+		name: "folder that .dockerignore keeps out", rule: "context",
+		files: map[string]string{
+			"cmd/a/main.go":      "package main\nimport _ \"github.com/svidecar/svidecar/mint/b\"",
+			"examples/c/main.go": "package main",
+			"Dockerfile":         "RUN go build ./cmd/... ./examples/...\n", ".dockerignore": "*\n!cmd\n!deploy\n",
+		},
+		want: []string{
+			".dockerignore: the Dockerfile builds from examples, which is kept out",
+			".dockerignore: the Dockerfile builds from mint, which is kept out",
+		},
+	},
+	{
 		name: "good Dockerfile", rule: "dockerfile",
 		files: map[string]string{
 			"cmd/svidecar/main.go": "package main",
