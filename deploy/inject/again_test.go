@@ -19,7 +19,7 @@ func TestAgain(t *testing.T) {
 			first := mustMutate(t, cfg, in)
 			in.Pod = patched(t, in.Pod, first.Patch)
 			cfg.NewSecret = func() string { return "another-secret-of-another-call" }
-			cfg.Image, cfg.Mode = "mirror.example.com:5000/svidecar@sha256:0", inject.ModeAuto
+			cfg.Image = "mirror.example.com:5000/svidecar@sha256:0"
 			second := mustMutate(t, cfg, in)
 			if second.Patch != nil {
 				t.Errorf("the second patch is %s", second.Patch)

@@ -82,6 +82,11 @@ func (m *mutation) refuseIdle() error {
 	if _, decided := given[keyInject]; decided {
 		return nil
 	}
+	for _, key := range sortedKeys(m.pod.strings("metadata", "labels")) {
+		if strings.HasPrefix(key, ours) {
+			return fmt.Errorf("label %s does nothing: what svidecar obeys are annotations; make it one", key)
+		}
+	}
 	var w wish
 	bad, found := m.readOurs(&w)
 	if found && len(bad) == 0 {
@@ -96,11 +101,12 @@ func (m *mutation) addSidecar(w wish) error {
 	if err != nil {
 		return err
 	}
-	mode := Mode(m.pod.text("metadata", "annotations", keyInjected))
-	if !injected {
-		if mode, err = m.chooseMode(w); err != nil {
-			return err
-		}
+	mode, err := m.chooseMode(w)
+	if err != nil {
+		return err
+	}
+	if mark := Mode(m.pod.text("metadata", "annotations", keyInjected)); injected && mark != mode {
+		return fmt.Errorf("annotation %s says %s, and the mode here is %s: remove the annotation and the containers and volumes svidecar*, and they are made anew", keyInjected, mark, mode)
 	}
 	if err := m.refuse(w, mode); err != nil {
 		return err

@@ -12,6 +12,9 @@ import (
 // reach the node's identity.
 func (m *mutation) checkOwn(sidecar container, mode Mode) error {
 	fault := m.faultOf(sidecar, "serve")
+	if fault == "" {
+		fault = m.faultOfProof(sidecar, mode)
+	}
 	if fault == "" && mode != ModeEnv {
 		fault = m.faultOfRedirection(sidecar, mode)
 	}
@@ -37,6 +40,24 @@ func (m *mutation) faultOfRedirection(sidecar container, mode Mode) string {
 		return fmt.Sprintf("init container %q has a restartPolicy", RedirectName)
 	}
 	return m.faultOf(c, redirectArgs(mode, port)...)
+}
+
+// faultOfProof wants what holds the app back until the sidecar serves, and the way
+// to it is proven.
+func (m *mutation) faultOfProof(sidecar container, mode Mode) string {
+	probe, _ := sidecar.object["startupProbe"].(object)
+	exec, _ := probe["exec"].(object)
+	if !reflect.DeepEqual(exec["command"], startup(mode)) {
+		return fmt.Sprintf("container %q has not the startupProbe that svidecar gave it", sidecar.name())
+	}
+	if m.cfg.NativeSidecars {
+		return ""
+	}
+	lifecycle, _ := sidecar.object["lifecycle"].(object)
+	if lifecycle["postStart"] == nil {
+		return fmt.Sprintf("container %q has not the postStart that svidecar gave it", sidecar.name())
+	}
+	return ""
 }
 
 // faultOf wants one container of the name, with our program. Of the image only

@@ -79,6 +79,8 @@ func TestMarkProvesNothing(t *testing.T) {
 		{"redirection by a command", inject.ModeRedirect, onContainer(redirect, "command", []any{"/true"}), `container "svidecar-redirect" has a command`},
 		{"redirection that nobody waits for", inject.ModeRedirect, onContainer(redirect, "restartPolicy", "Always"), `has a restartPolicy`},
 		{"two redirections", inject.ModeRedirect, appended("initContainers", object{"name": redirect}), `the pod has two containers "svidecar-redirect"`},
+		{"sidecar without a startup probe", inject.ModeRedirect, onContainer(sidecar, "startupProbe", nil), `container "svidecar" has not the startupProbe`},
+		{"sidecar whose startup probe proves less", inject.ModeRedirect, onContainer(sidecar, "startupProbe", object{"exec": object{"command": []any{"/svidecar", "wait", "--timeout=1s"}}}), `has not the startupProbe`},
 		{"sidecar of another program", inject.ModeRedirect, onContainer(sidecar, "image", "registry.example.com/svidecar/other:v1"), `container "svidecar" has the image`},
 		{"sidecar with other args", inject.ModeEnv, onContainer(sidecar, "args", []any{"version"}), `container "svidecar" has not the args`},
 		{"sidecar that listens elsewhere", inject.ModeRedirect, onContainer(sidecar, "env", []any{object{"name": "SVIDECAR_LISTEN", "value": "127.0.0.1:1"}}), `container "svidecar-redirect" has not the args`},
@@ -98,6 +100,47 @@ func TestMarkProvesNothing(t *testing.T) {
 				t.Errorf("Mutate: %s, %v; want neither", res.Patch, err)
 			}
 		})
+	}
+}
+
+// TestMarkOfAnotherMode: a template that was copied from a pod of another mode has
+// that pod's containers, and would leave the app where it must not be.
+func TestMarkOfAnotherMode(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		marked inject.Mode
+		wanted string // annotation; empty: none
+		labels map[string]string
+		ok     bool
+	}{
+		{"the same", inject.ModeEnv, "env", nil, true},
+		{"auto, as then", inject.ModeRedirect, "auto", nil, true},
+		{"auto, where nothing else is allowed", inject.ModeEnv, "", map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}, true},
+		{"auto, where redirection is allowed", inject.ModeEnv, "", nil, false},
+		{"another by annotation", inject.ModeEnv, "redirect", nil, false},
+		{"redirection by address", inject.ModeAddress, "redirect", nil, false},
+	} {
+		raw := meddled(t, config(), tt.marked, func(object) {})
+		var pod object
+		if err := json.Unmarshal(raw, &pod); err != nil {
+			t.Fatal(err)
+		}
+		annotations := pod["metadata"].(object)["annotations"].(object)
+		annotations["svidecar.io/mode"] = tt.wanted
+		if tt.wanted == "" {
+			delete(annotations, "svidecar.io/mode")
+		}
+		raw, err := json.Marshal(pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = config().Mutate(inject.Input{Pod: raw, NamespaceLabels: tt.labels})
+		if tt.ok && err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if !tt.ok {
+			wantRefusal(t, err, "annotation svidecar.io/injected says "+string(tt.marked)+", and the mode here is redirect")
+		}
 	}
 }
 

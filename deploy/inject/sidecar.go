@@ -145,14 +145,10 @@ func (m *mutation) account() (account, error) {
 // sidecar is the container. No probe comes from the network: the listeners are
 // on loopback.
 func (m *mutation) sidecar(w wish, mode Mode, env []object) object {
-	ready := []any{"/svidecar", "wait", "--timeout=1s"}
-	started := ready
-	if mode != ModeEnv {
-		started = []any{"/svidecar", "redirect", "--verify"}
-	}
+	ready := startup(ModeEnv)
 	c := m.container(SidecarName, w, []any{"serve"})
 	c["env"] = anyList(env)
-	c["startupProbe"] = probe(started, 1, 60)
+	c["startupProbe"] = probe(startup(mode), 1, 60)
 	c["readinessProbe"] = probe(ready, 10, 3)
 	c["livenessProbe"] = probe(ready, 30, 4)
 	c["volumeMounts"] = m.mounts(w)
@@ -172,6 +168,14 @@ func (m *mutation) sidecar(w wish, mode Mode, env []object) object {
 		c["lifecycle"] = object{"postStart": object{"exec": object{"command": command}}}
 	}
 	return c
+}
+
+// startup is what the sidecar's startup probe runs.
+func startup(mode Mode) []any {
+	if mode == ModeEnv {
+		return []any{"/svidecar", "wait", "--timeout=1s"}
+	}
+	return []any{"/svidecar", "redirect", "--verify"}
 }
 
 // hold is what kubelet waits for before it goes on to the next container: without

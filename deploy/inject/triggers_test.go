@@ -52,7 +52,10 @@ func TestTriggers(t *testing.T) {
 		_, err := config().Mutate(inject.Input{Pod: podWith(t, map[string]string{key: tt[0]}, nil)})
 		wantRefusal(t, err, tt[1])
 	}
-	_, err := config().Mutate(inject.Input{Pod: podWith(t, map[string]string{"svidecar.io/inject": "false", "svidecar.io/injected": "env"}, nil)})
+	labelled := []byte(`{"metadata":{"labels":{"svidecar.io/inject":"true"}},"spec":{"containers":[{"name":"app"}]}}`)
+	_, err := config().Mutate(inject.Input{Pod: labelled})
+	wantRefusal(t, err, "label svidecar.io/inject does nothing: what svidecar obeys are annotations; make it one")
+	_, err = config().Mutate(inject.Input{Pod: podWith(t, map[string]string{"svidecar.io/inject": "false", "svidecar.io/injected": "env"}, nil)})
 	wantRefusal(t, err, "the pod has none")
 	for _, value := range []string{"", "True", "1", "yes", "null"} {
 		_, err := config().Mutate(inject.Input{Pod: podWith(t, map[string]string{theirs: value}, nil)})

@@ -120,6 +120,11 @@ func (h *Handler) concerns(p *pod) bool {
 			return true
 		}
 	}
+	for key := range p.Metadata.Labels {
+		if strings.HasPrefix(key, "svidecar.io/") { // meant as an annotation
+			return true
+		}
+	}
 	_, use := p.Metadata.Labels["azure.workload.identity/use"]
 	_, bound := p.Metadata.Labels[podidentity.Label]
 	return use || bound && h.cfg.PodIdentity.on()

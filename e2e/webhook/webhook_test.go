@@ -110,15 +110,17 @@ func TestRefusals(t *testing.T) {
 	install(t)
 	ns, restricted := shared.Namespace(t), shared.Namespace(t, "pod-security.kubernetes.io/enforce=restricted")
 	for _, tt := range []struct {
-		name, namespace, annotations string
-		want                         []string
+		name, namespace, annotations, labels string
+		want                                 []string
 	}{
-		{"value", ns, `svidecar.io/inject: "yes"`, []string{"svidecar.io/inject", `"yes"`, "true or false"}},
-		{"unknown annotation", ns, `svidecar.io/inject: "true", svidecar.io/mod: env`, []string{"svidecar.io/mod", "svidecar.io/mode"}},
-		{"mode", restricted, `svidecar.io/inject: "true", svidecar.io/mode: redirect`, []string{"NET_ADMIN", `"restricted"`, "auto or env"}},
+		{"value", ns, `svidecar.io/inject: "yes"`, "", []string{"svidecar.io/inject", `"yes"`, "true or false"}},
+		{"unknown annotation", ns, `svidecar.io/inject: "true", svidecar.io/mod: env`, "", []string{"svidecar.io/mod", "svidecar.io/mode"}},
+		{"mode", restricted, `svidecar.io/inject: "true", svidecar.io/mode: redirect`, "", []string{"NET_ADMIN", `"restricted"`, "auto or env"}},
+		{"mistyped, where nothing asks", ns, `svidecar.io/Inject: "true"`, "", []string{"svidecar.io/Inject", "did you mean svidecar.io/inject"}},
+		{"label", ns, "", `svidecar.io/inject: "true"`, []string{"label svidecar.io/inject", "make it one"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := create(t, tt.namespace, pod("p", tt.annotations, ""))
+			_, err := create(t, tt.namespace, pod("p", tt.annotations, tt.labels))
 			if err == nil {
 				t.Fatal("the pod was admitted")
 			}
@@ -197,6 +199,25 @@ func TestPolicy(t *testing.T) {
 		_, err := create(t, ns, pod("p", tt.annotations, ""))
 		if refused := err != nil && strings.Contains(err.Error(), "has none"); refused != tt.refused || (err != nil) != tt.refused {
 			t.Errorf("%s: %v; want it refused: %v", tt.name, err, tt.refused)
+		}
+	}
+	// Something that another webhook put first would run before the redirection.
+	mixed := func(mode string, names ...string) string {
+		var list []string
+		for _, name := range append(names, "setup") {
+			list = append(list, "{name: "+name+", image: app.invalid/app}")
+		}
+		return "{apiVersion: v1, kind: Pod, metadata: {name: p, annotations: {svidecar.io/inject: \"true\", svidecar.io/injected: " + mode + "}}, " +
+			"spec: {initContainers: [" + strings.Join(list, ", ") + "], containers: [{name: app, image: app.invalid/app}]}}"
+	}
+	for manifest, refused := range map[string]bool{
+		mixed("redirect", "svidecar-redirect", "svidecar"):      false,
+		mixed("redirect", "z", "svidecar-redirect", "svidecar"): true,
+		mixed("address", "svidecar-redirect", "z", "svidecar"):  true,
+		mixed("env", "z", "svidecar"):                           false,
+	} {
+		if _, err := create(t, ns, manifest); (err != nil) != refused || refused && !strings.Contains(err.Error(), "something stands before") {
+			t.Errorf("%s: %v; want it refused: %v", manifest, err, refused)
 		}
 	}
 	for _, container := range []string{"svidecar", "azwi-proxy"} {
