@@ -32,6 +32,7 @@ type sidecar struct {
 	reading sync.WaitGroup
 	mu      sync.Mutex
 	output  bytes.Buffer // what it has written to standard error
+	tenant  string       // of its tokens
 	url     string
 	header  string
 }
@@ -39,7 +40,7 @@ type sidecar struct {
 // startSidecar runs dev until the end of the test, with tokens of that tenant.
 func startSidecar(t *testing.T, tenant string, args ...string) *sidecar {
 	t.Helper()
-	s := &sidecar{ready: "Ctrl-C ends it", args: append([]string{"dev", "--tenant-id", tenant}, args...)}
+	s := &sidecar{tenant: tenant, ready: "Ctrl-C ends it", args: append([]string{"dev", "--tenant-id", tenant}, args...)}
 	s.start(t)
 	t.Cleanup(func() { s.end(t) })
 	s.url = s.said(t, `AZURE_POD_IDENTITY_AUTHORITY_HOST=(\S+)`)
