@@ -24,7 +24,7 @@ const (
 	// outage is one that ends by itself.
 	outage = 3 * time.Second
 	// endurance is how long Entra is down at most.
-	endurance = 85 * time.Second
+	endurance = 75 * time.Second
 	// short is the life of a token near its end. svidecar hands none out in
 	// its last two seconds.
 	short = 8 * time.Second
