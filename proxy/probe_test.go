@@ -27,6 +27,7 @@ var probes = []struct {
 	{"adal", "GET /metadata/identity/oauth2/token?api-version=2018-02-01 HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n", 400, missing},
 	{"adal, with Metadata", "GET /metadata/identity/oauth2/token?api-version=2018-02-01 HTTP/1.1\r\nHost: 169.254.169.254\r\n" + metadata + "\r\n", 400, "'resource' is missing"},
 	{"AppAuthentication", "GET /metadata/instance?api-version=2020-06-01 HTTP/1.1\r\nHost: 169.254.169.254\r\n" + metadata + "\r\n", 403, "access_denied"},
+	{"AppAuthentication, bare", "GET /metadata/instance?api-version=2020-06-01 HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n", 400, missing},
 	{"IMDSv2, metadata", "GET /metadata/identity/getplatformmetadata?cred-api-version=2.0 HTTP/1.1\r\nHost: 169.254.169.254\r\n" + metadata + "\r\n", 403, "access_denied"},
 	{"IMDSv2, credential", "POST /metadata/identity/issuecredential HTTP/1.1\r\nHost: 169.254.169.254\r\n" + metadata + "Content-Length: 2\r\n\r\n{}", 403, "access_denied"},
 }

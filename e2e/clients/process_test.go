@@ -32,7 +32,7 @@ type sidecar struct {
 	reading sync.WaitGroup
 	mu      sync.Mutex
 	output  bytes.Buffer // what it has written to standard error
-	tenant  string
+	tenant  string       // of its tokens
 	url     string
 	header  string
 }

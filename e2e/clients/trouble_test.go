@@ -62,7 +62,7 @@ func newTrouble(t *testing.T) *trouble {
 	}
 	w := &trouble{cloud, &sidecar{
 		args: []string{"serve", "--config", config}, ready: "msg=serving",
-		url: "http://127.0.0.1:8000", header: secretHeader,
+		tenant: addressTenant, url: "http://127.0.0.1:8000", header: secretHeader,
 	}}
 	w.sidecar.start(t)
 	t.Cleanup(func() { w.sidecar.end(t) })
