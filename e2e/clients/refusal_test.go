@@ -1,0 +1,39 @@
+//go:build e2e && linux
+
+package clients_test
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+)
+
+// refused is a cell whose client asked, and got no token.
+const refused = "refused"
+
+// confirm asks once more, one at a time, by each cell that came to no token: that is
+// the client's own doing only if it asked nobody.
+func (w world) confirm(t *testing.T, command []string, rows []row) {
+	t.Helper()
+	for _, r := range rows {
+		for j, cell := range r.cells {
+			if cell != no {
+				continue
+			}
+			before := w.requests()
+			w.cell(t, command, r.client, slices.IndexFunc(protocols, func(p protocol) bool { return p.name == r.protocol }), j)
+			if w.requests() != before {
+				r.cells[j] = refused
+			}
+		}
+	}
+}
+
+// requests counts what both sidecars have answered, probes included.
+func (w world) requests() int { return w.address.requests() + w.variable.requests() }
+
+func (s *sidecar) requests() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Count(s.output.Bytes(), []byte(" msg=request "))
+}
