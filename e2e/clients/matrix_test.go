@@ -32,16 +32,19 @@ const (
 const (
 	good   = "ok"
 	again  = "ok, asks again" // the second token came from the sidecar too
+	no     = "no"             // no token, and nobody was asked
 	none   = "–"              // the client has no such selector
 	atIMDS = "asks 169.254.169.254"
 )
 
-// protocols are what a client can be led to speak, and how.
-var protocols = []struct {
+// protocol is one that a client can be led to speak, and how.
+type protocol struct {
 	name   string
 	tenant string
 	env    func(s *sidecar, dir string) []string
-}{
+}
+
+var protocols = []protocol{
 	{"IMDS", addressTenant, func(*sidecar, string) []string { return nil }},
 	{"IMDS by variable", variableTenant, func(s *sidecar, _ string) []string {
 		return []string{"AZURE_POD_IDENTITY_AUTHORITY_HOST=" + s.url, "ARM_MSI_ENDPOINT=" + s.url + "/metadata/identity/oauth2/token"}
@@ -165,6 +168,7 @@ func (w world) run(t *testing.T, command []string, versions map[string]string) (
 	for _, r := range rows {
 		r.judgeCache(t)
 	}
+	w.confirm(t, command, rows)
 	return rows
 }
 
@@ -209,7 +213,7 @@ func (w world) cell(t *testing.T, command []string, name string, protocol, selec
 	result := good
 	switch {
 	case err != nil:
-		result = "no"
+		result = no
 		t.Logf("%s, %s, %s: %v", name, p.name, s.name, err)
 	case first != second:
 		result = "two tokens"
