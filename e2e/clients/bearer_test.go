@@ -31,7 +31,7 @@ type resourceServer struct {
 
 // bearer is what a believed token says.
 type bearer struct {
-	Aud, Iss, Tid, AppID, IdTyp string
+	Aud, Iss, Tid, AppID, IDTyp string
 	Exp, Nbf                    int64
 }
 
@@ -90,7 +90,7 @@ func (s resourceServer) judge(said bearer, tenant string, now int64) error {
 		return errExpired
 	case said.Nbf > now:
 		return errNotYet
-	case said.AppID == "" || said.IdTyp != "app":
+	case said.AppID == "" || said.IDTyp != "app":
 		return errNoIdentity
 	}
 	return nil

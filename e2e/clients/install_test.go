@@ -29,7 +29,7 @@ type language struct {
 var languages = []language{
 	{
 		name: "python", lock: "requirements.txt",
-		install: virtualEnvironment,
+		install: func(string) [][]string { return virtualEnvironment("venv", "requirements.txt") },
 		command: func(dir string) []string { return []string{dir + "/venv/bin/python", dir + "/client.py"} },
 	},
 	{
@@ -63,7 +63,9 @@ var languages = []language{
 	},
 	{
 		name: "azure-cli", lock: "requirements.txt",
-		install: virtualEnvironment,
+		install: func(string) [][]string {
+			return append(virtualEnvironment("venv", "requirements.txt"), virtualEnvironment("venv-2.72", "requirements-2.72.txt")...)
+		},
 		command: func(dir string) []string { return []string{dir + "/venv/bin/python", dir + "/client.py"} },
 	},
 	{
@@ -78,11 +80,11 @@ func goBuild(string) [][]string {
 }
 
 // virtualEnvironment installs the wheels of a lock file for Python, and nothing else.
-func virtualEnvironment(string) [][]string {
+func virtualEnvironment(dir, lock string) [][]string {
 	return [][]string{
-		{"python3", "-m", "venv", "venv"},
-		{"venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", "requirements.txt"},
-		{"venv/bin/python", "-m", "compileall", "-q", "venv/lib"},
+		{"python3", "-m", "venv", dir},
+		{dir + "/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", lock},
+		{dir + "/bin/python", "-m", "compileall", "-q", dir + "/lib"},
 	}
 }
 

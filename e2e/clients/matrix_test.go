@@ -94,8 +94,12 @@ var speaks = map[string][]string{
 	"@azure/ms-rest-nodeauth": {"IMDS", "App Service"},
 	"go-autorest/adal":        {"IMDS", "App Service", "Cloud Shell"},
 	"hashicorp/go-azure-sdk":  {"IMDS", "IMDS by variable"},
-	"azure-cli":               {"IMDS", "IMDS by variable", "App Service", "Azure ML", "Service Fabric", "Azure Arc"},
 	"curl":                    {"IMDS", "IMDS by variable", "App Service"},
+
+	"azure-cli":             {"IMDS", "IMDS by variable", "App Service", "Azure ML", "Service Fabric", "Azure Arc"},
+	"azure-cli before 2.73": {"IMDS", "App Service", "Cloud Shell", "Azure Arc"},
+
+	"azure-cli before 2.73, --username": {"IMDS"}, // elsewhere it gives up at the first refusal
 }
 
 // world is what the clients ask.

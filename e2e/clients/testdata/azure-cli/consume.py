@@ -6,7 +6,7 @@ JSON: a value or an error.
 import json
 import sys
 
-from az import VERSION, az
+from az import az, version
 
 
 def log_in():
@@ -57,7 +57,7 @@ TASKS = {
 
 def main(name):
     if name == "versions":
-        print(json.dumps({task: VERSION for task in TASKS}))
+        print(json.dumps(dict.fromkeys(TASKS, version("azure-cli"))))
         return
     for line in sys.stdin:
         try:
