@@ -20,19 +20,19 @@ func (w world) confirm(t *testing.T, command []string, rows []row) {
 			if cell != no {
 				continue
 			}
-			before := w.requests()
+			before := w.answered()
 			w.cell(t, command, r.client, slices.IndexFunc(protocols, func(p protocol) bool { return p.name == r.protocol }), j)
-			if w.requests() != before {
+			if w.answered() != before {
 				r.cells[j] = refused
 			}
 		}
 	}
 }
 
-// requests counts what both sidecars have answered, probes included.
-func (w world) requests() int { return w.address.requests() + w.variable.requests() }
+// answered counts what both sidecars have answered, probes included.
+func (w world) answered() int { return w.address.answered() + w.variable.answered() }
 
-func (s *sidecar) requests() int {
+func (s *sidecar) answered() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return bytes.Count(s.output.Bytes(), []byte(" msg=request "))
