@@ -39,6 +39,7 @@ var (
 		{"azure-cli", "`az account show`: the subscription that login found", "az account show", azure, consumerProtocols, subscriptionTask},
 		{"azure-cli", "`az login --allow-no-subscriptions` where there is none", "az login --allow-no-subscriptions", azure, consumerProtocols, tenantTask},
 		{"azure-cli", "`az group list`, `az group show`", "az group show", azure, consumerProtocols, groupTask},
+		{"Azure.Identity", "`azmcp keyvault secret get`", "azmcp keyvault secret get", dotnet, consumerProtocols, secretTask},
 		{"hashicorp/go-azure-sdk", "lists resource groups, gets one", "hashicorp/go-azure-sdk", consumerModule, []string{"IMDS", "IMDS by variable"}, groupTask},
 	}
 )

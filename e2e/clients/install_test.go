@@ -95,7 +95,7 @@ func (l language) fault() string  { return "CLIENTS_FAULT_" + strings.ToUpper(l.
 
 // install fetches each language's clients, and gives the variables for the inner run.
 func install() (env []string) {
-	for _, l := range append(slices.Clone(languages), consumerModule) {
+	for _, l := range append(slices.Clone(languages), consumerModule, dotnet) {
 		if dir, err := l.fetch(); err != nil {
 			env = append(env, l.fault()+"="+err.Error())
 		} else {
