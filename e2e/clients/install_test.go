@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -106,7 +108,7 @@ func install() (env []string) {
 }
 
 // fetch keeps the clients in the user's cache, by what testdata holds for them: a
-// folder is there whole or not at all.
+// folder is there whole or not at all, and two runs at once do not both install it.
 func (l language) fetch() (string, error) {
 	source := filepath.Join("testdata", l.name)
 	sum, err := digest(source)
@@ -118,6 +120,11 @@ func (l language) fetch() (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(cache, "svidecar", "e2e-clients", l.name+"-"+sum)
+	unlock, err := lock(dir + ".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	if _, err := os.Stat(filepath.Join(dir, "complete")); err == nil {
 		return dir, nil
 	}
@@ -135,6 +142,21 @@ func (l language) fetch() (string, error) {
 		}
 	}
 	return dir, os.WriteFile(filepath.Join(dir, "complete"), nil, 0o600)
+}
+
+// lock waits for the file's lock. The system gives it back when a process dies.
+func lock(path string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), file.Close())
+	}
+	return func() { _ = file.Close() }, nil
 }
 
 func lastLine(out []byte) string {
