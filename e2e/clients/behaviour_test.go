@@ -26,6 +26,7 @@ type behaviour struct {
 // place is where one client meets one behaviour.
 type place struct {
 	*trouble
+	name    string
 	forward *forwardProxy
 	leave   func() // lets others use the processors
 	mark    string // in the sidecar's log of this client's requests, if it is not the resource
@@ -127,7 +128,7 @@ func (w *trouble) behave(t *testing.T, all []*report) {
 
 // meet runs one client through one behaviour.
 func (w *trouble) meet(t *testing.T, command []string, name string, h behaviour, leave func()) string {
-	p := &place{trouble: w, leave: leave}
+	p := &place{trouble: w, name: name, leave: leave}
 	args, env := []string{"system", ""}, []string(nil)
 	if h.with != nil {
 		p.forward = newForwardProxy(t)

@@ -14,7 +14,8 @@ import (
 	"github.com/svidecar/svidecar/internal/emulation"
 )
 
-// bound is an identity that the sidecar lets ask for one resource alone.
+// bound is an identity that the sidecar lets ask for one resource alone, and for that
+// of the management endpoint, which the Azure CLI's login asks for.
 const (
 	bound        = "33333333-aaaa-4aaa-8aaa-333333333333"
 	boundTo      = "https://bound.example"
@@ -30,7 +31,7 @@ authority-ca-file: %q
 shutdown-delay: 0s
 identities:
   - {name: app, client-id: %s, default: true}
-  - {name: bound, client-id: %s, allowed-resources: [%s]}
+  - {name: bound, client-id: %s, allowed-resources: [%s, "https://management.core.windows.net/"]}
 sources:
   - {name: own, kind: local, issuer: %q, subject: %q, key-file: %q}
 `
