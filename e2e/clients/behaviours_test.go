@@ -34,7 +34,7 @@ const (
 
 // starts is how long the clients may take to start of which each request is a program
 // of its own.
-var starts = map[string]time.Duration{"azure-cli": 8 * time.Second}
+var starts = map[string]time.Duration{"azure-cli": 8 * time.Second, "azure-cli before 2.73": 8 * time.Second}
 
 var behaviours = []behaviour{
 	{name: "Entra refuses for good (400)", run: func(t *testing.T, p *place, c *client) string {
