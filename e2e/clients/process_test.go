@@ -26,15 +26,16 @@ const patience = 30 * time.Second
 
 // sidecar is a running svidecar.
 type sidecar struct {
-	cmd     *exec.Cmd
-	args    []string
-	ready   string // in the line that says that it serves
-	reading sync.WaitGroup
-	mu      sync.Mutex
-	output  bytes.Buffer // what it has written to standard error
-	tenant  string       // of its tokens
-	url     string
-	header  string
+	cmd      *exec.Cmd
+	args     []string
+	ready    string // in the line that says that it serves
+	reading  sync.WaitGroup
+	mu       sync.Mutex
+	output   bytes.Buffer // what it has written to standard error
+	tenant   string       // of its tokens
+	emulator string       // its URL, if dev does not tell it
+	url      string
+	header   string
 }
 
 // startSidecar runs dev until the end of the test, with tokens of that tenant.
@@ -101,6 +102,9 @@ func (s *sidecar) said(t *testing.T, pattern string) string {
 
 // emulatorURL is where its emulator of Entra publishes keys.
 func (s *sidecar) emulatorURL() string {
+	if s.emulator != "" {
+		return s.emulator
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, after, _ := strings.Cut(s.output.String(), "\nemulator ")

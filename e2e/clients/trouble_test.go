@@ -63,8 +63,9 @@ func newTrouble(t *testing.T) *trouble {
 	}
 	w := &trouble{cloud, &sidecar{
 		args: []string{"serve", "--config", config}, ready: "msg=serving",
-		tenant: addressTenant, url: "http://127.0.0.1:8000", header: secretHeader,
+		tenant: addressTenant, emulator: cloud.Entra.URL(), url: "http://127.0.0.1:8000", header: secretHeader,
 	}}
+	startCloud(t, dir, w.sidecar, w.sidecar)
 	w.sidecar.start(t)
 	t.Cleanup(func() { w.sidecar.end(t) })
 	if out, err := exec.Command(program, "redirect").CombinedOutput(); err != nil {
