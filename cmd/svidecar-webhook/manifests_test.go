@@ -214,6 +214,14 @@ func TestManifestWebhook(t *testing.T) {
 	if *w.SideEffects != admissionregistrationv1.SideEffectClassNone || *w.ReinvocationPolicy != admissionregistrationv1.IfNeededReinvocationPolicy || *w.TimeoutSeconds > 10 {
 		t.Errorf("side effects %v, reinvocation %v, timeout %d s", *w.SideEffects, *w.ReinvocationPolicy, *w.TimeoutSeconds)
 	}
+	scope := admissionregistrationv1.NamespacedScope
+	rules := []admissionregistrationv1.RuleWithOperations{{
+		Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+		Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}, Scope: &scope},
+	}}
+	if diff := cmp.Diff(rules, w.Rules); diff != "" || w.ObjectSelector != nil || *w.MatchPolicy != admissionregistrationv1.Equivalent {
+		t.Errorf("it is called by policy %s for objects %v (-want +got):\n%s", *w.MatchPolicy, w.ObjectSelector, diff)
+	}
 	// Fail without a condition would stop every pod of the cluster with the webhook.
 	if *w.FailurePolicy != admissionregistrationv1.Fail || len(w.MatchConditions) != 1 {
 		t.Errorf("failure policy %v with %d conditions", *w.FailurePolicy, len(w.MatchConditions))
@@ -222,7 +230,7 @@ func TestManifestWebhook(t *testing.T) {
 		t.Errorf("namespaces %v", s)
 	}
 	policy, binding := get[admissionregistrationv1.ValidatingAdmissionPolicy](t), get[admissionregistrationv1.ValidatingAdmissionPolicyBinding](t)
-	if binding.Spec.PolicyName != policy.Name || !slices.Equal(binding.Spec.ValidationActions, []admissionregistrationv1.ValidationAction{admissionregistrationv1.Deny}) || *policy.Spec.FailurePolicy != admissionregistrationv1.Fail {
+	if binding.Spec.PolicyName != policy.Name || binding.Spec.MatchResources != nil || binding.Spec.ParamRef != nil || !slices.Equal(binding.Spec.ValidationActions, []admissionregistrationv1.ValidationAction{admissionregistrationv1.Deny}) || *policy.Spec.FailurePolicy != admissionregistrationv1.Fail {
 		t.Errorf("policy %s is bound as %+v", policy.Name, binding.Spec)
 	}
 }
