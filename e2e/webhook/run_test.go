@@ -184,7 +184,7 @@ func wantCalledByNewName(t *testing.T, ns string) {
 	wait(t, "the webhook to be called with the new authority", func() error {
 		_, err := create(t, ns, pod("p", `svidecar.io/inject: "yes"`, ""))
 		if err == nil || !strings.Contains(err.Error(), `admission webhook "renewed.svidecar.io" denied the request: `) {
-			return fmt.Errorf("a pod that the webhook refuses: %w", err)
+			return fmt.Errorf("a pod that the webhook refuses: %v", err)
 		}
 		return nil
 	})
