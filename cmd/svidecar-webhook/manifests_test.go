@@ -200,42 +200,6 @@ func TestManifestPodSecurity(t *testing.T) {
 	}
 }
 
-// TestManifestRights holds the webhook's rights to a list, so that one more shows
-// in a diff.
-func TestManifestRights(t *testing.T) {
-	const own = " of svidecar-webhook"
-	cluster := []string{
-		"get,list,watch namespaces,serviceaccounts",
-		"get,list,watch mutatingwebhookconfigurations",
-		"update mutatingwebhookconfigurations" + own,
-	}
-	inside := []string{
-		"get,list,watch secrets", "update secrets" + own,
-		"create leases", "get,update leases" + own,
-		"create,patch events",
-	}
-	if diff := cmp.Diff(cluster, rights(get[rbacv1.ClusterRole](t).Rules)); diff != "" {
-		t.Errorf("in the cluster (-want +got):\n%s", diff)
-	}
-	if diff := cmp.Diff(inside, rights(get[rbacv1.Role](t).Rules)); diff != "" {
-		t.Errorf("in its namespace (-want +got):\n%s", diff)
-	}
-	if ns := get[rbacv1.Role](t).Namespace; ns != get[corev1.Namespace](t).Name {
-		t.Errorf("its Role is in %s", ns)
-	}
-}
-
-func rights(rules []rbacv1.PolicyRule) (texts []string) {
-	for _, r := range rules {
-		text := strings.Join(r.Verbs, ",") + " " + strings.Join(r.Resources, ",")
-		if len(r.ResourceNames) > 0 {
-			text += " of " + strings.Join(r.ResourceNames, ",")
-		}
-		texts = append(texts, text)
-	}
-	return texts
-}
-
 // TestManifestWebhook holds how the API server calls.
 func TestManifestWebhook(t *testing.T) {
 	cfg := get[admissionregistrationv1.MutatingWebhookConfiguration](t)
@@ -250,6 +214,14 @@ func TestManifestWebhook(t *testing.T) {
 	if *w.SideEffects != admissionregistrationv1.SideEffectClassNone || *w.ReinvocationPolicy != admissionregistrationv1.IfNeededReinvocationPolicy || *w.TimeoutSeconds > 10 {
 		t.Errorf("side effects %v, reinvocation %v, timeout %d s", *w.SideEffects, *w.ReinvocationPolicy, *w.TimeoutSeconds)
 	}
+	scope := admissionregistrationv1.NamespacedScope
+	rules := []admissionregistrationv1.RuleWithOperations{{
+		Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+		Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}, Scope: &scope},
+	}}
+	if diff := cmp.Diff(rules, w.Rules); diff != "" || w.ObjectSelector != nil || *w.MatchPolicy != admissionregistrationv1.Equivalent {
+		t.Errorf("it is called by policy %s for objects %v (-want +got):\n%s", *w.MatchPolicy, w.ObjectSelector, diff)
+	}
 	// Fail without a condition would stop every pod of the cluster with the webhook.
 	if *w.FailurePolicy != admissionregistrationv1.Fail || len(w.MatchConditions) != 1 {
 		t.Errorf("failure policy %v with %d conditions", *w.FailurePolicy, len(w.MatchConditions))
@@ -258,45 +230,7 @@ func TestManifestWebhook(t *testing.T) {
 		t.Errorf("namespaces %v", s)
 	}
 	policy, binding := get[admissionregistrationv1.ValidatingAdmissionPolicy](t), get[admissionregistrationv1.ValidatingAdmissionPolicyBinding](t)
-	if binding.Spec.PolicyName != policy.Name || !slices.Equal(binding.Spec.ValidationActions, []admissionregistrationv1.ValidationAction{admissionregistrationv1.Deny}) || *policy.Spec.FailurePolicy != admissionregistrationv1.Fail {
+	if binding.Spec.PolicyName != policy.Name || binding.Spec.MatchResources != nil || binding.Spec.ParamRef != nil || !slices.Equal(binding.Spec.ValidationActions, []admissionregistrationv1.ValidationAction{admissionregistrationv1.Deny}) || *policy.Spec.FailurePolicy != admissionregistrationv1.Fail {
 		t.Errorf("policy %s is bound as %+v", policy.Name, binding.Spec)
-	}
-}
-
-// TestChartSchema holds that the schema knows every value, and no other.
-func TestChartSchema(t *testing.T) {
-	var values map[string]any
-	if err := yaml.Unmarshal(must(os.ReadFile(filepath.Join(chart, "values.yaml"))), &values); err != nil {
-		t.Fatal(err)
-	}
-	var schema map[string]any
-	if err := json.Unmarshal(must(os.ReadFile(filepath.Join(chart, "values.schema.json"))), &schema); err != nil {
-		t.Fatal(err)
-	}
-	delete(schema["properties"].(map[string]any), "global") // Helm's own
-	checkSchema(t, "values", values, schema)
-}
-
-func checkSchema(t *testing.T, path string, values, schema map[string]any) {
-	properties, nested := schema["properties"].(map[string]any)
-	if !nested {
-		return // a part of a pod, which the API server judges
-	}
-	if schema["additionalProperties"] != false {
-		t.Errorf("%s: the schema takes any key", path)
-	}
-	for key := range properties {
-		if _, found := values[key]; !found {
-			t.Errorf("%s.%s is in the schema and not in values.yaml", path, key)
-		}
-	}
-	for key, value := range values {
-		below, known := properties[key].(map[string]any)
-		if !known {
-			t.Errorf("%s.%s is in values.yaml and not in the schema", path, key)
-		}
-		if values, ok := value.(map[string]any); ok && known {
-			checkSchema(t, path+"."+key, values, below)
-		}
 	}
 }

@@ -79,7 +79,8 @@ func TestDrillUnstarted(t *testing.T) {
 }
 
 // TestDrillFlushed takes the rules away below a running app. New connections then reach nobody in the pod, and the app
-// is told so; what it was given before and after is its own identity, and never another.
+// is told so; before and after it is served. It cannot show that another identity stays out of reach meanwhile: nobody
+// but the sidecar answers in this cluster. On a node of Azure the metadata service would.
 func TestDrillFlushed(t *testing.T) {
 	shared.Node(t)
 	ns := shared.Namespace(t)

@@ -97,7 +97,7 @@ func install(t *testing.T) {
 	shared.API(t)
 	once.Do(func() {
 		shared.Do(t, "apply", "--filename", manifests)
-		shared.Apply(t, system, endpoints)
+		leadTo(t, 0)
 		first = start(t, 0)
 		first.waitReady(t)
 		wait(t, "the authority in the configuration", func() error {
@@ -112,15 +112,25 @@ func install(t *testing.T) {
 	}
 }
 
-// endpoints leads the Service to the node's own link: there is no controller that does.
-const endpoints = `
+// leadTo leads the Service to one replica, on the node's own link: there is no controller that does. Each replica has a
+// slice of its own, since their ports differ.
+func leadTo(t *testing.T, shift int) {
+	t.Helper()
+	shared.Apply(t, system, fmt.Sprintf(`
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {name: svidecar-webhook-e2e, labels: {kubernetes.io/service-name: svidecar-webhook}}
+metadata: {name: svidecar-webhook-%d, labels: {kubernetes.io/service-name: svidecar-webhook}}
 addressType: IPv4
 endpoints: [{addresses: [10.0.0.1], conditions: {ready: true}}]
-ports: [{name: webhook, port: 9443, protocol: TCP}]
-`
+ports: [{name: webhook, port: %d, protocol: TCP}]
+`, shift, 9443+shift))
+}
+
+// leadAway ends that.
+func leadAway(t *testing.T, shift int) {
+	t.Helper()
+	shared.Do(t, "delete", "endpointslice", "--namespace", system, fmt.Sprintf("svidecar-webhook-%d", shift))
+}
 
 // start runs a webhook with the Deployment's arguments and its service account. Its ports are moved up by shift; more
 // arguments follow the Deployment's, and so outrank them.

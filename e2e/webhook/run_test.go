@@ -3,15 +3,28 @@
 package webhook_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/svidecar/svidecar/e2e/kubernetes/cluster"
 )
 
 func write(t *testing.T, path, text string) {
@@ -33,41 +46,103 @@ func complaints(t *testing.T, args ...string) string {
 	return out.String()
 }
 
-// TestReplica holds that a second replica serves while the first has the lease, takes over, and ends in order.
+// TestReplica ends the replica that is called, which has the lease, while pods are made, and has its Service lead to a
+// second as Kubernetes would: once the first says that it is not ready. It holds that no pod is refused, that the second
+// serves and takes the lease, and that the first serves on until it is no longer called.
 func TestReplica(t *testing.T) {
 	install(t)
+	ns := shared.Namespace(t)
+	account(t, ns)
 	second := start(t, 100)
 	defer second.kill()
 	second.waitReady(t)
 	if strings.Contains(second.text(), "starting cert rotator") {
 		t.Error("both replicas renew the certificate")
 	}
+	leadTo(t, 100)
+	defer func() {
+		first = start(t, 0)
+		first.waitReady(t)
+		leadTo(t, 0)
+		leadAway(t, 100)
+		second.end(t)
+	}()
+	stop := traffic(t, ns)
+	defer stop()
 	end := make(chan time.Duration, 1)
-	go func() { end <- second.end(t) }()
-	wait(t, "the second replica to be unready", func() error {
-		if code := status(second.health + "/readyz"); code == http.StatusOK {
+	go func() { end <- first.end(t) }()
+	wait(t, "the first replica to be unready", func() error {
+		if code := status(first.health + "/readyz"); code == http.StatusOK {
 			return fmt.Errorf("/readyz is %d", code)
 		}
 		return nil
 	})
+	leadAway(t, 0)
 	if took := <-end; took < 4*time.Second {
 		t.Errorf("it ended after %v: it has not served on until the API server saw it unready", took)
 	}
+	wait(t, "the second replica to take the lease", func() error {
+		if !strings.Contains(second.text(), "starting cert rotator") {
+			return errors.New("it has not")
+		}
+		return nil
+	})
+	made := stop()
+	t.Logf("%d pods were made, of which the second replica was asked for %s", made, second.count(t, injectedPods))
+	if made < 100 || second.count(t, injectedPods) == "0" {
+		t.Errorf("%d pods were made, want a hundred, and some by the second replica", made)
+	}
 }
 
-// TestCertificateRenewed holds that a new certificate, and a new authority, are used without a restart, and that no pod
-// is lost by it for long.
+const injectedPods = `svidecar_webhook_pods_total{result="injected"}`
+
+// traffic makes pods that ask for the sidecar, and holds that each gets it, until stop, which gives how many there were.
+func traffic(t *testing.T, ns string) (stop func() int) {
+	t.Helper()
+	http, raw := apiClient(t), body(t, `svidecar.io/inject: "true"`, "")
+	url := cluster.Server + "/api/v1/namespaces/" + ns + "/pods?dryRun=All"
+	var made atomic.Int64
+	var all sync.WaitGroup
+	done := make(chan struct{})
+	for range 4 {
+		all.Go(func() {
+			tick := time.NewTicker(25 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-done:
+					return
+				case <-tick.C:
+				}
+				var p corev1.Pod
+				if err := json.Unmarshal(post(t, http, url, raw), &p); err != nil || !slices.Contains(containers(p), "svidecar") {
+					t.Errorf("a pod was made with containers %v (%v)", containers(p), err)
+					return
+				}
+				made.Add(1)
+			}
+		})
+	}
+	return sync.OnceValue(func() int {
+		close(done)
+		all.Wait()
+		return int(made.Load())
+	})
+}
+
+// TestCertificateRenewed holds that a new certificate, of a new authority, is served without a restart, and that the API
+// server comes to trust it, and calls again, and that no pod is lost by it for long.
 func TestCertificateRenewed(t *testing.T) {
 	install(t)
 	ns := shared.Namespace(t)
 	bundle := func() string {
 		return shared.Do(t, "get", "mutatingwebhookconfiguration", name, "--output", "jsonpath={.webhooks[0].clientConfig.caBundle}")
 	}
-	before := bundle()
+	before, old := bundle(), served(t, "10.0.0.1:9443")
 	shared.Do(t, "patch", "secret", name, "--namespace", system, "--type=json", `--patch=[{"op":"remove","path":"/data"}]`)
 	wait(t, "another authority", func() error {
 		if bundle() == before {
-			return fmt.Errorf("it is the one before")
+			return errors.New("it is the one before")
 		}
 		return nil
 	})
@@ -77,12 +152,64 @@ func TestCertificateRenewed(t *testing.T) {
 		return err
 	})
 	t.Logf("the first pod was admitted %v after the new authority", time.Since(begin).Round(time.Millisecond))
-	if first.count(t, "svidecar_webhook_certificate_expiry_timestamp_seconds") == "0" {
-		t.Error("the metric of the certificate's end is 0")
+	wantCalledByNewName(t, ns)
+	authority := roots(t, bundle())
+	renewed := served(t, "10.0.0.1:9443")
+	options := x509.VerifyOptions{Roots: authority, DNSName: name + "." + system + ".svc"}
+	if _, err := renewed.Verify(options); err != nil {
+		t.Errorf("the new authority did not sign what is served: %v", err)
+	}
+	if _, err := old.Verify(options); err == nil {
+		t.Error("the new authority signed the certificate before too")
+	}
+	expiry, err := strconv.ParseFloat(first.count(t, "svidecar_webhook_certificate_expiry_timestamp_seconds"), 64)
+	if err != nil || int64(expiry) != renewed.NotAfter.Unix() {
+		t.Errorf("the metric of the certificate's end is %v (%v), want %d", expiry, err, renewed.NotAfter.Unix())
 	}
 	if log := first.text(); strings.Contains(log, "PRIVATE KEY") {
 		t.Error("the log has a private key")
 	}
+}
+
+// wantCalledByNewName renames the webhook in its configuration, and waits until the API server gives the webhook's
+// refusal by that name. It has then seen the authority too, which was written before, and has reached the webhook with
+// no other: it keeps no connection over a change of the authority.
+func wantCalledByNewName(t *testing.T, ns string) {
+	t.Helper()
+	rename := func(to string) {
+		shared.Do(t, "patch", "mutatingwebhookconfiguration", name, "--type=json", `--patch=[{"op":"replace","path":"/webhooks/0/name","value":"`+to+`"}]`)
+	}
+	rename("renewed.svidecar.io")
+	defer rename("pods.svidecar.io")
+	wait(t, "the webhook to be called with the new authority", func() error {
+		_, err := create(t, ns, pod("p", `svidecar.io/inject: "yes"`, ""))
+		if err == nil || !strings.Contains(err.Error(), `admission webhook "renewed.svidecar.io" denied the request: `) {
+			return fmt.Errorf("a pod that the webhook refuses: %v", err)
+		}
+		return nil
+	})
+}
+
+// served is the certificate that a listener shows.
+func served(t *testing.T, address string) *x509.Certificate {
+	t.Helper()
+	dialer := &net.Dialer{Timeout: 10 * time.Second}
+	conn, err := tls.DialWithDialer(dialer, "tcp", address, &tls.Config{InsecureSkipVerify: true}) // it is judged by who asks
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	return conn.ConnectionState().PeerCertificates[0]
+}
+
+func roots(t *testing.T, bundle string) *x509.CertPool {
+	t.Helper()
+	text, err := base64.StdEncoding.DecodeString(bundle)
+	pool := x509.NewCertPool()
+	if err != nil || !pool.AppendCertsFromPEM(text) {
+		t.Fatalf("the bundle %q has no certificate: %v", bundle, err)
+	}
+	return pool
 }
 
 // TestPodIdentityNeedsDefinitions holds that the choice is refused where it can do nothing.
