@@ -13,7 +13,7 @@ import (
 )
 
 // arm stands in for Azure Resource Manager: each tenant has one subscription, with one
-// resource group, and only the app of the matrix may see them.
+// resource group, and only the apps of the tests may see them.
 type arm struct {
 	server resourceServer
 	mux    *http.ServeMux
@@ -31,7 +31,7 @@ func newARM(keySet func(context.Context, string) ([]byte, error), tenants ...str
 		return list(map[string]any{"id": "/tenants/" + said.Tid, "tenantId": said.Tid, "displayName": "Dev", "tenantCategory": "Home"}), true
 	})
 	a.handle("GET /subscriptions", func(said bearer, _ *http.Request) (any, bool) {
-		if said.AppID != emulation.ClientID {
+		if said.AppID != emulation.ClientID && said.AppID != bound {
 			return list(), true
 		}
 		return list(subscription(said.Tid)), true

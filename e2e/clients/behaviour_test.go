@@ -59,6 +59,7 @@ func TestBehaviour(t *testing.T) {
 		})
 	}
 	w.behave(t, all)
+	w.reconsider(t, all)
 	w.restart(t, all)
 	for _, r := range all {
 		requireTable(t, r.language+", behaviour", r.table())
@@ -120,6 +121,31 @@ func (w *trouble) behave(t *testing.T, all []*report) {
 						r.cells[j][i] = w.meet(t, r.command, name, h, leave)
 						t.Logf("%5.1f s: %s, %s: %s", time.Since(began).Seconds(), name, h.name, r.cells[j][i])
 					})
+				}
+			}
+		}
+	}
+}
+
+// doubts is how many cells may differ by what else the machine does.
+const doubts = 12
+
+// reconsider runs what came out in another way than the document has it again, alone,
+// and twice at most: clients have short waits of their own, and draw some by lot.
+func (w *trouble) reconsider(t *testing.T, all []*report) {
+	t.Helper()
+	left := doubts
+	for _, r := range all {
+		documented := cellsOf(tableOf(t, r.language+", behaviour"))
+		for j, h := range behaviours {
+			for i, name := range r.names {
+				if j >= len(documented) || i >= len(documented[j]) {
+					continue
+				}
+				for again := 0; again < 2 && r.cells[j][i] != documented[j][i] && left > 0; again++ {
+					left--
+					t.Logf("%s, %s: %s, where the document has %s: once more", name, h.name, r.cells[j][i], documented[j][i])
+					r.cells[j][i] = w.meet(t, r.command, name, h, func() {})
 				}
 			}
 		}

@@ -24,8 +24,25 @@ func requireRows(t *testing.T, language string, rows []row) {
 	requireTable(t, language, b.String())
 }
 
-// requireTable holds a table of the document, which stands between two marks.
-func requireTable(t *testing.T, name, table string) {
+// tableOf is a table of the document.
+func tableOf(t *testing.T, name string) string {
+	t.Helper()
+	_, old, _ := cutTable(t, name)
+	return old
+}
+
+// cellsOf are the cells of a table's rows, without its first two lines and the first
+// column.
+func cellsOf(table string) (rows [][]string) {
+	lines := strings.Split(strings.TrimSpace(table), "\n")
+	for _, line := range lines[min(2, len(lines)):] {
+		rows = append(rows, strings.Split(strings.Trim(line, "| "), " | ")[1:])
+	}
+	return rows
+}
+
+// cutTable finds a table, which stands between two marks.
+func cutTable(t *testing.T, name string) (before, table, after string) {
 	t.Helper()
 	text, err := os.ReadFile(document)
 	if err != nil {
@@ -33,15 +50,22 @@ func requireTable(t *testing.T, name, table string) {
 	}
 	begin, end := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->"
 	head, rest, found := strings.Cut(string(text), begin)
-	old, tail, closed := strings.Cut(rest, end)
+	table, tail, closed := strings.Cut(rest, end)
 	if !found || !closed {
 		t.Fatalf("%s has no %q with its end", document, begin)
 	}
+	return head + begin, table, end + tail
+}
+
+// requireTable holds a table of the document.
+func requireTable(t *testing.T, name, table string) {
+	t.Helper()
+	before, old, after := cutTable(t, name)
 	if old == table {
 		return
 	}
 	if *update {
-		if err := os.WriteFile(document, []byte(head+begin+table+end+tail), 0o644); err != nil {
+		if err := os.WriteFile(document, []byte(before+table+after), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
