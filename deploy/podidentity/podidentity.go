@@ -36,8 +36,10 @@ type Result struct {
 // Resolve finds the identities of a pod. Bindings of all namespaces count, as in
 // aad-pod-identity's standard mode, or with namespaced only those of the pod's.
 //
-// An error is one line for whoever creates the pod: something is bound to it
-// that svidecar cannot stand in for.
+// An error is one line for whoever creates the pod: something is bound to it, in
+// its own namespace, that svidecar cannot stand in for; or nothing of what is bound
+// to it from others can be used, and without a sidecar it may reach the node's
+// identity.
 func (o Objects) Resolve(p Pod, namespaced bool) (Result, error) {
 	selector, labelled := p.Labels[Label]
 	if !labelled || selector == "" {
@@ -53,8 +55,12 @@ func (o Objects) Resolve(p Pod, namespaced bool) (Result, error) {
 		return Result{Warnings: []string{fmt.Sprintf("label %s: %q is the selector of no %s, so it binds no identity to the pod", Label, selector, KindBinding)}}, nil
 	}
 	for _, b := range bound {
-		if err := r.take(b); err != nil {
+		err := r.take(b)
+		if err != nil && b.Metadata.Namespace == p.Namespace {
 			return Result{}, err
+		}
+		if err != nil { // whoever may write there must not decide whether this pod starts
+			r.warnf("%v; it is of another namespace: it is left out", err)
 		}
 	}
 	if len(r.Identities) == 0 {

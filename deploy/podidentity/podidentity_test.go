@@ -76,6 +76,7 @@ func TestResolveRefuses(t *testing.T) {
 		{name: "no client id", manifests: []object{identity("team/orders", ""), binding("team/b", "orders", "x")}, want: []string{"no clientID"}},
 		{name: "client id in braces", manifests: []object{identity("team/orders", "{"+clientA+"}"), binding("team/b", "orders", "x")}, want: []string{"no GUID"}},
 		{name: "identity for its own namespace", manifests: []object{namespaced(identity("other/orders", clientA), "Namespaced"), binding("other/b", "orders", "x")}, want: []string{"own namespace only"}},
+		{name: "another namespace's alone, and broken", manifests: []object{binding("other/b", "gone", "x")}, want: []string{"other/b", `"gone"`, "left out", "namespace team"}},
 		{name: "one of two", manifests: []object{identity("team/orders", clientA), identity("team/bad", "nothing"), binding("team/a", "orders", "x"), binding("team/b", "bad", "x")}, want: []string{"team/bad", "no GUID"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -124,6 +125,10 @@ func TestResolve(t *testing.T) {
 		{name: "another namespace's, namespaced", manifests: []object{identity("other/orders", clientA), binding("other/b", "orders", "x")}, namespaced: true, warn: []string{"selector of no"}},
 		{name: "one name in two namespaces", manifests: []object{identity("team/orders", clientB), identity("other/orders", clientA), binding("team/a", "orders", "x"), binding("other/b", "orders", "x")},
 			want: []inject.Identity{orders}, warn: []string{"another namespace", "the first counts"}},
+		{name: "beside another namespace's binding of nothing", manifests: []object{identity("team/orders", clientA), binding("team/b", "orders", "x"), binding("a/b", "gone", "x"), binding("z/b", "gone", "x")},
+			want: []inject.Identity{orders}, warn: []string{"AzureIdentityBinding a/b", "AzureIdentityBinding z/b"}},
+		{name: "beside another namespace's identity that is none, of the same name", manifests: []object{identity("team/orders", clientA), binding("team/b", "orders", "x"), identity("a/orders", "nothing"), binding("a/b", "orders", "x")},
+			want: []inject.Identity{orders}, warn: []string{"AzureIdentity a/orders"}},
 		{name: "left out", manifests: []object{identity("team/orders", clientA, "auxiliaryTenantIDs", []any{"a"}, "adEndpoint", "https://login.example"), binding("team/b", "orders", "x")},
 			want: []inject.Identity{orders}, warn: []string{"auxiliaryTenantIDs", "adEndpoint"}},
 		{name: "excepted by one label of two", manifests: []object{identity("team/orders", clientA), binding("team/b", "orders", "x"), exception("team/e", object{"app": "WEB", "tier": "back"})}, labels: "web",
