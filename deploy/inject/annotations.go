@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -44,6 +45,7 @@ type wish struct {
 	runAsUser     int64
 	userChosen    bool // by our annotation
 	resources     Resources
+	chosen        Resources // of these, by our annotations
 	settings      []settingValue
 	spiffe        bool
 	identities    []Identity
@@ -171,6 +173,9 @@ func (m *mutation) readWish(inject bool) (wish, error) {
 
 func (m *mutation) readOurs(w *wish) (bad []error, found bool) { return m.read(w, ours) }
 
+// mostFaults bounds how many annotations one refusal names.
+const mostFaults = 40
+
 // read reads the pod's annotations with a prefix. One of ours that is unknown is an error; theirs may have more than we
 // know.
 func (m *mutation) read(w *wish, prefix string) (bad []error, found bool) {
@@ -180,6 +185,9 @@ func (m *mutation) read(w *wish, prefix string) (bad []error, found bool) {
 			continue
 		}
 		found = true
+		if len(bad) >= mostFaults {
+			return append(bad, errors.New("and there may be more")), true
+		}
 		i := slices.IndexFunc(annotations, func(a Annotation) bool { return a.Name == key })
 		switch {
 		case i >= 0:

@@ -1,6 +1,7 @@
 package inject_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -106,6 +107,20 @@ func wantRefusal(t *testing.T, err error, want string) {
 	}
 	if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 		t.Errorf("error %q, want one line with %q", err, want)
+	}
+}
+
+// TestRefusalsAreBounded: a pod with ten thousand wrong annotations is refused in
+// as many words as one with forty.
+func TestRefusalsAreBounded(t *testing.T) {
+	annotations := map[string]string{}
+	for i := range 10000 {
+		annotations[fmt.Sprintf("svidecar.io/x%d", i)] = ""
+	}
+	_, err := config().Mutate(inject.Input{Pod: podWith(t, annotations, nil)})
+	wantRefusal(t, err, "and there may be more")
+	if n := len(err.Error()); n > 64<<10 {
+		t.Errorf("the refusal has %d bytes", n)
 	}
 }
 

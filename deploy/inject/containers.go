@@ -19,7 +19,7 @@ func (m *mutation) tellContainers(w wish, sidecar container) {
 			m.addEndpoint(c, address+"/msi/token", header)
 			m.addVariable(c, "AZURE_POD_IDENTITY_AUTHORITY_HOST", address)
 			m.exempt(c, []string{"127.0.0.1", "localhost", imds})
-		case slices.ContainsFunc(proxyVariables, c.has):
+		case slices.ContainsFunc(proxyVariables, c.has), c.object["envFrom"] != nil:
 			m.exempt(c, []string{imds})
 		}
 		if c.list == "initContainers" && sidecar.list == "containers" {

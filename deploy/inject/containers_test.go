@@ -94,6 +94,25 @@ func TestVariables(t *testing.T) {
 	}
 }
 
+// TestProxyFromElsewhere: whether what a redirected container takes from elsewhere
+// names a proxy is not in the pod.
+func TestProxyFromElsewhere(t *testing.T) {
+	for _, mode := range []string{"redirect", "address"} {
+		from := app("NO_PROXY", "a")
+		from["envFrom"] = []any{object{"configMapRef": object{"name": "proxy"}}}
+		bare := object{"name": "bare", "envFrom": from["envFrom"]}
+		raw := podWith(t, map[string]string{"svidecar.io/inject": "true", "svidecar.io/mode": mode}, containers(from, bare))
+		pod, res := injected(t, config(), inject.Input{Pod: raw})
+		wantWarnings(t, res.Warnings, `container "bare" takes variables from elsewhere (envFrom): if they name a proxy, NO_PROXY must have 169.254.169.254 in it`)
+		if got := environ(named(t, pod, "app"))["NO_PROXY"]; got != "a,169.254.169.254" {
+			t.Errorf("%s: NO_PROXY=%q", mode, got)
+		}
+		if env := named(t, pod, "bare").Env; len(env) > 0 {
+			t.Errorf("%s: bare has %v", mode, env)
+		}
+	}
+}
+
 // TestSecretGoesToOneEndpoint: where a container has an endpoint of its own, our
 // secret stays away from it.
 func TestSecretGoesToOneEndpoint(t *testing.T) {

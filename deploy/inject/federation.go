@@ -30,6 +30,9 @@ func (m *mutation) usesFederation() bool {
 // read it by. Our own containers get none of it: the sidecar has its own, and
 // the redirection, which is root, needs none.
 func (m *mutation) addFederation(w wish) error {
+	if err := m.refuseForm(); err != nil {
+		return err
+	}
 	account, err := m.account()
 	if err != nil {
 		return err

@@ -142,6 +142,19 @@ func (c Config) Mutate(in Input) (Result, error) {
 	return res, nil
 }
 
+// Alone reports, by a pod's annotations and labels, whether Mutate answers by the
+// pod alone. Input then needs Pod and Namespace only, and no look-up that fails can
+// refuse a pod which wants nothing.
+func Alone(annotations, labels map[string]string) bool {
+	for _, key := range []string{keyInject, keyTheirInject} {
+		if value, found := annotations[key]; found {
+			yes, err := readBool(value)
+			return err != nil || !yes && labels[keyUse] != "true"
+		}
+	}
+	return false
+}
+
 // oneLine joins what is wrong.
 func oneLine(problems []error) error {
 	var texts []string

@@ -94,7 +94,7 @@ func readQuantity(at func(*Resources) *string) func(*wish, string) error {
 		if amount(value) <= 0 {
 			return errNotAllowed
 		}
-		*at(&w.resources) = value
+		*at(&w.resources), *at(&w.chosen) = value, value
 		return nil
 	}
 }

@@ -42,8 +42,29 @@ func (m *mutation) level() string {
 	return fmt.Sprintf("the Pod Security level %q of namespace %q", m.in.NamespaceLabels[keyEnforce], m.in.Namespace)
 }
 
+// keyMirror is what kubelet puts on the image that it shows of a static pod.
+const keyMirror = "kubernetes.io/config.mirror"
+
+// mostContainers bounds what one pod can make this package write: some kilobytes
+// for each container.
+const mostContainers = 256
+
+// refuseForm names what leaves nothing to be done in this pod.
+func (m *mutation) refuseForm() error {
+	if _, mirror := m.pod.strings("metadata", "annotations")[keyMirror]; mirror {
+		return fmt.Errorf("it is the mirror of a static pod (annotation %s), which runs as its file says: nothing can be added to it here; remove what asks for it from the file on the node", keyMirror)
+	}
+	if n := len(m.pod.containers()); n > mostContainers {
+		return fmt.Errorf("the pod has %d containers: svidecar changes pods with at most %d", n, mostContainers)
+	}
+	return nil
+}
+
 // refuse names what makes a sidecar impossible in this pod.
 func (m *mutation) refuse(w wish, mode Mode) error {
+	if err := m.refuseForm(); err != nil {
+		return err
+	}
 	if m.pod.get("spec", "hostNetwork") == true {
 		return fmt.Errorf("the pod has hostNetwork: true, where a sidecar would answer for the whole node: remove it, or set annotation %s to \"false\" and let the app use workload identity itself", keyInject)
 	}

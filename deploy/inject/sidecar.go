@@ -233,7 +233,7 @@ func (m *mutation) keepAPITokenOut() []any {
 // kubectl describe shows.
 func (m *mutation) container(name string, w wish, args []any) object {
 	c := object{
-		"name": name, "image": m.cfg.Image, "args": args, "resources": w.resources.object(),
+		"name": name, "image": m.cfg.Image, "args": args, "resources": m.share(w).object(),
 		"terminationMessagePolicy": "FallbackToLogsOnError",
 	}
 	if m.cfg.ImagePullPolicy != "" {
@@ -244,26 +244,6 @@ func (m *mutation) container(name string, w wish, args []any) object {
 
 func probe(command []any, period, failures int) object {
 	return object{"exec": object{"command": command}, "periodSeconds": period, "timeoutSeconds": 3, "failureThreshold": failures}
-}
-
-func (r Resources) object() object {
-	requests, limits := object{}, object{}
-	for _, q := range []struct {
-		in        object
-		key, text string
-	}{{requests, "cpu", r.CPURequest}, {requests, "memory", r.MemoryRequest}, {limits, "cpu", r.CPULimit}, {limits, "memory", r.MemoryLimit}} {
-		if q.text != none {
-			q.in[q.key] = q.text
-		}
-	}
-	all := object{}
-	if len(requests) > 0 {
-		all["requests"] = requests
-	}
-	if len(limits) > 0 {
-		all["limits"] = limits
-	}
-	return all
 }
 
 func (m *mutation) mounts(w wish) []any {

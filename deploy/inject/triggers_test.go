@@ -2,6 +2,7 @@ package inject_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -60,6 +61,41 @@ func TestTriggers(t *testing.T) {
 	for _, value := range []string{"", "True", "1", "yes", "null"} {
 		_, err := config().Mutate(inject.Input{Pod: podWith(t, map[string]string{theirs: value}, nil)})
 		wantRefusal(t, err, "annotation "+theirs+`: "`+value+`" is not allowed: it may be true or false`)
+	}
+}
+
+// TestAlone: where a pod counts alone, what surrounds it changes nothing, and
+// where it does not, it does.
+func TestAlone(t *testing.T) {
+	for _, ours := range []string{"", "true", "false", "yes"} {
+		for _, theirs := range []string{"", "true", "false", "yes"} {
+			for _, use := range []string{"", "true", "True"} {
+				annotations, labels := map[string]string{}, map[string]any{}
+				for key, value := range map[string]string{"svidecar.io/inject": ours, "azure.workload.identity/inject-proxy-sidecar": theirs} {
+					if value != "" {
+						annotations[key] = value
+					}
+				}
+				if use != "" {
+					labels["azure.workload.identity/use"] = use
+				}
+				pod, err := json.Marshal(object{"metadata": object{"annotations": annotations, "labels": labels}, "spec": object{"containers": []any{app()}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				bare := inject.Input{Pod: pod, Namespace: "shop"}
+				full := bare
+				full.NamespaceLabels = map[string]string{"pod-security.kubernetes.io/enforce": "baseline"}
+				full.ServiceAccountAnnotations = map[string]string{"azure.workload.identity/client-id": client}
+				full.Identities = []inject.Identity{{ClientID: client2, Default: true}}
+				one, oneErr := config().Mutate(bare)
+				two, twoErr := config().Mutate(full)
+				same := fmt.Sprint(one, oneErr) == fmt.Sprint(two, twoErr)
+				if alone := inject.Alone(annotations, map[string]string{"azure.workload.identity/use": use}); alone != same {
+					t.Errorf("inject %q, theirs %q, use %q: Alone = %v, and the answers are the same: %v (%v, %v)", ours, theirs, use, alone, same, oneErr, twoErr)
+				}
+			}
+		}
 	}
 }
 
@@ -165,6 +201,9 @@ func TestPodsAreRefused(t *testing.T) {
 	}{
 		{"host network", nil, at(true, "hostNetwork"), "the pod has hostNetwork: true, where a sidecar would answer for the whole node"},
 		{"no host network", nil, at(false, "hostNetwork"), ""},
+		{"mirror of a static pod", []string{"kubernetes.io/config.mirror", "abc"}, nil, "it is the mirror of a static pod (annotation kubernetes.io/config.mirror), which runs as its file says"},
+		{"many containers", nil, containers(slices.Repeat([]any{app()}, 257)...), "the pod has 257 containers: svidecar changes pods with at most 256"},
+		{"as many as there may be", nil, containers(slices.Repeat([]any{app()}, 256)...), ""},
 		{"Windows by os", nil, at("windows", "os", "name"), "the pod is for Windows"},
 		{"Linux by os", nil, at("linux", "os", "name"), ""},
 		{"Windows by selector", nil, at("windows", "nodeSelector", "kubernetes.io/os"), "the pod is for Windows"},
@@ -209,6 +248,22 @@ func TestPodsAreRefused(t *testing.T) {
 				t.Errorf("Mutate: %v; want no error", err)
 			}
 		})
+	}
+}
+
+// TestFederationIsRefused where nothing can be done to the pod.
+func TestFederationIsRefused(t *testing.T) {
+	for want, metadata := range map[string]object{
+		"mirror of a static pod": {"annotations": object{"kubernetes.io/config.mirror": "abc"}},
+		"257 containers":         {},
+	} {
+		metadata["labels"] = object{"azure.workload.identity/use": "true"}
+		raw, err := json.Marshal(object{"metadata": metadata, "spec": object{"containers": slices.Repeat([]any{app()}, 257)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = config().Mutate(inject.Input{Pod: raw})
+		wantRefusal(t, err, want)
 	}
 }
 

@@ -180,7 +180,7 @@ func TestHandlerRefuses(t *testing.T) {
 		result       string
 		want         []string
 	}{
-		{"annotation", map[string]string{"svidecar.io/inject": "yes"}, nil, whole, nil, http.StatusForbidden, "refused", []string{"svidecar.io/inject", `"yes"`, "true or false"}},
+		{"annotation", map[string]string{"svidecar.io/inject": "yes"}, nil, never{t}, nil, http.StatusForbidden, "refused", []string{"svidecar.io/inject", `"yes"`, "true or false"}},
 		{"mode that the namespace forbids", map[string]string{"svidecar.io/inject": "true", "svidecar.io/mode": "redirect"}, nil,
 			reader(namespace("pod-security.kubernetes.io/enforce", "baseline"), account("orders")), nil, http.StatusForbidden, "refused", []string{"NET_ADMIN", "baseline"}},
 		{"API server away", on, nil, down{}, nil, http.StatusInternalServerError, "failed", []string{"Namespace /team", "away", "try again"}},
@@ -231,7 +231,12 @@ func TestHandler(t *testing.T) {
 	}{
 		{name: "nothing asked", annotations: map[string]string{"other.example/svidecar.io": "true"}, labels: map[string]string{"app": "web", "aadpodidbinding": "x"}, result: "unchanged"},
 		{name: "no metadata", result: "unchanged"},
-		{name: "refused by the user", annotations: map[string]string{"svidecar.io/inject": "false"}, cached: whole, result: "unchanged"},
+		{name: "refused by the user", annotations: map[string]string{"svidecar.io/inject": "false"}, result: "unchanged"},
+		{name: "refused by the user, where the API server is away", annotations: map[string]string{"svidecar.io/inject": "false"}, cached: down{}, live: down{}, result: "unchanged"},
+		{name: "refused by the user, as for azure-workload-identity", annotations: map[string]string{"azure.workload.identity/inject-proxy-sidecar": "false"}, cached: down{}, live: down{}, result: "unchanged"},
+		{name: "refused by the user, where a binding is broken", annotations: map[string]string{"svidecar.io/inject": "false"}, labels: map[string]string{"aadpodidbinding": "x"}, podIdentity: webhook.PodIdentityCluster,
+			cached: reader(namespace(), account("orders"), binding("b", "gone", "x")), live: reader(binding("b", "gone", "x")), result: "unchanged"},
+		{name: "refused by the user, and federated", annotations: map[string]string{"svidecar.io/inject": "false"}, labels: map[string]string{"azure.workload.identity/use": "true"}, cached: whole, result: "federated", inPatch: []string{clientA}},
 		{name: "identity of the account", annotations: on, cached: whole, result: "injected", mode: "env", inPatch: []string{clientA, secret}},
 		{name: "identity of an account that is new", annotations: on, cached: reader(namespace()), live: whole, result: "injected", mode: "env", inPatch: []string{clientA}},
 		{name: "namespace that is new", annotations: on, cached: reader(), live: whole, result: "injected", mode: "env", inPatch: []string{clientA}},

@@ -46,6 +46,9 @@ type boundError struct{ error }
 // surroundings looks up what a pod does not say itself.
 func (h *Handler) surroundings(ctx context.Context, namespace string, p *pod) (in inject.Input, warnings []string, err error) {
 	in.Namespace = namespace
+	if inject.Alone(p.Metadata.Annotations, p.Metadata.Labels) {
+		return in, nil, nil
+	}
 	ns, err := h.metadata(ctx, "Namespace", client.ObjectKey{Name: namespace})
 	if err != nil {
 		return in, nil, err
