@@ -190,6 +190,9 @@ func TestManifestPodSecurity(t *testing.T) {
 	if !*c.SecurityContext.ReadOnlyRootFilesystem || c.Resources.Limits.Memory().IsZero() || c.Resources.Requests.Cpu().IsZero() {
 		t.Errorf("a writable root, or no resources: %+v, %+v", c.SecurityContext, c.Resources)
 	}
+	if e := c.Env; len(e) != 1 || e[0].Name != "GOMEMLIMIT" || e[0].ValueFrom.ResourceFieldRef.Resource != "limits.memory" {
+		t.Errorf("the program does not know its memory limit: %+v", c.Env)
+	}
 	if *d.Spec.Replicas < 2 || get[policyv1.PodDisruptionBudget](t).Spec.MinAvailable.IntValue() != 1 {
 		t.Error("one replica, or a budget that lets all go")
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 
 	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
@@ -20,6 +21,7 @@ import (
 func (o *options) run(ctx context.Context) error {
 	handler := slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: o.logLevel})
 	o.webhook.Logger = slog.New(handler)
+	leaveRoom()
 	logger := logr.FromSlogHandler(handler)
 	log.SetLogger(logger)  // controller-runtime and cert-controller
 	klog.SetLogger(logger) // client-go
@@ -36,4 +38,13 @@ func (o *options) run(ctx context.Context) error {
 	}
 	o.webhook.Logger.LogAttrs(ctx, slog.LevelInfo, "svidecar-webhook", slog.String("version", version.Of(release)))
 	return server.Run(ctx)
+}
+
+// leaveRoom takes three quarters of GOMEMLIMIT, which the chart sets to the memory
+// limit of the container: the kernel counts more there than Go does, the program's
+// own text among it, and Go goes past its limit for a moment.
+func leaveRoom() {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		debug.SetMemoryLimit(debug.SetMemoryLimit(-1) / 4 * 3)
+	}
 }

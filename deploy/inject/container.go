@@ -113,13 +113,13 @@ func (p *pod) check() error {
 	}
 	spec := p.get("spec").(object)
 	for _, list := range []string{"initContainers", "containers", "ephemeralContainers", "volumes"} {
-		if err := checkList(spec, list, "/spec"); err != nil {
+		if err := checkList(spec, list, func() string { return "/spec" }); err != nil {
 			return err
 		}
 	}
 	for _, c := range p.containers() {
 		for _, list := range []string{"env", "envFrom", "ports", "volumeMounts"} {
-			if err := checkList(c.object, list, c.path()); err != nil {
+			if err := checkList(c.object, list, c.path); err != nil {
 				return err
 			}
 		}
@@ -127,14 +127,14 @@ func (p *pod) check() error {
 	return nil
 }
 
-// checkList wants a list of objects, or nothing.
-func checkList(in object, key, path string) error {
+// checkList wants a list of objects, or nothing. The path is for the error alone.
+func checkList(in object, key string, path func() string) error {
 	if in[key] == nil {
 		return nil
 	}
 	list, ok := in[key].([]any)
 	if !ok || len(objects(list)) != len(list) {
-		return fmt.Errorf("%w: %s is no list of objects", errShape, path+pointer(key))
+		return fmt.Errorf("%w: %s is no list of objects", errShape, path()+pointer(key))
 	}
 	return nil
 }

@@ -158,7 +158,7 @@ func copied(v any) any {
 func pointer(path ...string) string {
 	var b strings.Builder
 	for _, key := range path {
-		b.WriteString("/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(key))
+		b.WriteString("/" + strings.ReplaceAll(strings.ReplaceAll(key, "~", "~0"), "/", "~1"))
 	}
 	return b.String()
 }

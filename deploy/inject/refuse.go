@@ -193,7 +193,7 @@ func (m *mutation) allowLowPort() error {
 		m.pod.set(object{"sysctls": []any{object{"name": name, "value": strconv.Itoa(imdsPort)}}}, "spec", "securityContext")
 		return nil
 	}
-	if err := checkList(at, "sysctls", "/spec/securityContext"); err != nil {
+	if err := checkList(at, "sysctls", func() string { return "/spec/securityContext" }); err != nil {
 		return err
 	}
 	for _, s := range objects(at["sysctls"]) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -32,15 +33,24 @@ type HandlerConfig struct {
 	Logger      *slog.Logger
 }
 
-// Handler answers one admission request at a time, in any number of goroutines.
-type Handler struct{ cfg HandlerConfig }
+// Handler answers the API server, in any number of goroutines.
+type Handler struct {
+	cfg    HandlerConfig
+	rooms  rooms
+	review *admission.Webhook // reads and writes reviews, and calls Handle
+}
 
 // NewHandler validates the configuration.
 func NewHandler(cfg HandlerConfig) (*Handler, error) {
 	if cfg.Cached == nil || cfg.Live == nil || cfg.Metrics == nil || cfg.Logger == nil {
 		return nil, errors.New("webhook: HandlerConfig wants Cached, Live, Metrics and Logger")
 	}
-	return &Handler{cfg}, errors.Join(cfg.Inject.Validate(), cfg.PodIdentity.validate())
+	h := &Handler{cfg: cfg, rooms: newRooms()}
+	h.review = &admission.Webhook{
+		Handler:        h,
+		LogConstructor: func(logr.Logger, *admission.Request) logr.Logger { return logr.FromSlogHandler(cfg.Logger.Handler()) },
+	}
+	return h, errors.Join(cfg.Inject.Validate(), cfg.PodIdentity.validate())
 }
 
 // pod is the little that is read here; deploy/inject reads the rest.
@@ -81,6 +91,9 @@ func (h *Handler) Handle(ctx context.Context, req admission.Request) admission.R
 func (h *Handler) decide(ctx context.Context, req admission.Request, p *pod) answer {
 	if req.Operation != admissionv1.Create || req.Resource.Resource != "pods" || req.SubResource != "" {
 		return answer{result: resultUnchanged}
+	}
+	if err := checkSize(req.Object.Raw); err != nil {
+		return refusal(err)
 	}
 	if err := json.Unmarshal(req.Object.Raw, p); err != nil {
 		return refusal(fmt.Errorf("the pod cannot be read: %w", err))

@@ -11,8 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/go-logr/logr"
-	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+	"golang.org/x/net/netutil"
 )
 
 // drain bounds how long calls under way may take once the listener has closed:
@@ -60,9 +59,9 @@ func (l *listener) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("webhook: %w", err)
 	}
-	server := l.server()
+	server, limited := l.server(), netutil.LimitListener(socket, maxConnections)
 	ended := make(chan error, 1)
-	go func() { ended <- server.ServeTLS(socket, "", "") }()
+	go func() { ended <- server.ServeTLS(limited, "", "") }()
 	l.state.Store(stateServing)
 	l.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "serving", slog.String("address", socket.Addr().String()))
 	select {
@@ -82,22 +81,19 @@ func (l *listener) Start(ctx context.Context) error {
 	return server.Shutdown(last)
 }
 
-// server bounds what a caller can hold: the API server's own limit for a pod is
-// three megabytes, and admission's for a request seven.
+// server bounds what a caller can hold before its request is looked at.
 func (l *listener) server() *http.Server {
 	mux := http.NewServeMux()
-	mux.Handle("POST "+Path, &admission.Webhook{
-		Handler:        l.handler,
-		LogConstructor: func(logr.Logger, *admission.Request) logr.Logger { return logr.FromSlogHandler(l.cfg.Logger.Handler()) },
-	})
+	mux.Handle("POST "+Path, l.handler)
 	return &http.Server{
 		Handler:           mux,
 		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: l.cert.get},
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: small, MaxReceiveBufferPerStream: small},
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    1 << 16,
+		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(l.cfg.Logger.Handler(), slog.LevelWarn),
 	}
 }

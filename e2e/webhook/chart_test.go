@@ -115,7 +115,7 @@ func TestChartWarns(t *testing.T) {
 func TestChartInstalls(t *testing.T) {
 	shared.API(t)
 	for name, values := range map[string][]string{
-		"on":  {"--set", "shutdownDelay=1m,podLabels.team=x,podAnnotations.e2e\\.invalid/key=x,podIdentity=cluster,hostNetwork=true,priorityClassName=system-cluster-critical,sidecar.image.digest=sha256:" + strings.Repeat("0", 64) + ",networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus"},
+		"on":  {"--set", "shutdownDelay=1m,podLabels.team=x,podAnnotations.e2e\\.invalid/key=x,podIdentity=cluster,hostNetwork=true,priorityClassName=system-cluster-critical,sidecar.image.digest=sha256:" + strings.Repeat("0", 64) + ",networkPolicy.webhookFrom[0].ipBlock.cidr=10.0.0.4/32,networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus"},
 		"off": {"--set", "requireSidecar=false,networkPolicy.enabled=false,replicas=1,failurePolicy=Ignore", "--set-json", "excludedNamespaces=[]"},
 	} {
 		ns := shared.Namespace(t)

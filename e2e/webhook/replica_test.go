@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/svidecar/svidecar/e2e/kubernetes/cluster"
 )
@@ -132,7 +133,7 @@ func leadAway(t *testing.T, shift int) {
 	shared.Do(t, "delete", "endpointslice", "--namespace", system, fmt.Sprintf("svidecar-webhook-%d", shift))
 }
 
-// start runs a webhook with the Deployment's arguments and its service account. Its ports are moved up by shift; more
+// start runs a webhook with the Deployment's arguments, memory limit and service account. Its ports are moved up by shift; more
 // arguments follow the Deployment's, and so outrank them.
 func start(t *testing.T, shift int, more ...string) *replica {
 	t.Helper()
@@ -140,9 +141,9 @@ func start(t *testing.T, shift int, more ...string) *replica {
 		done:   make(chan struct{}),
 		health: fmt.Sprintf("http://127.0.0.1:%d", 8081+shift), metrics: fmt.Sprintf("http://127.0.0.1:%d/metrics", 8080+shift),
 	}
-	args := append(arguments(t), fmt.Sprintf("--listen=:%d", 9443+shift), fmt.Sprintf("--health-listen=:%d", 8081+shift), fmt.Sprintf("--metrics-listen=:%d", 8080+shift), "--tenant-id="+tenant)
+	args := append(container(t).Args, fmt.Sprintf("--listen=:%d", 9443+shift), fmt.Sprintf("--health-listen=:%d", 8081+shift), fmt.Sprintf("--metrics-listen=:%d", 8080+shift), "--tenant-id="+tenant)
 	r.cmd = exec.Command(build(t), append(args, more...)...)
-	r.cmd.Env = []string{"KUBECONFIG=" + kubeconfig(t), "PATH=", "TMPDIR=" + os.TempDir()}
+	r.cmd.Env = []string{"KUBECONFIG=" + kubeconfig(t), "PATH=", "TMPDIR=" + os.TempDir(), fmt.Sprintf("GOMEMLIMIT=%d", container(t).limit(t))}
 	r.cmd.Stdout, r.cmd.Stderr = r, r
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -174,8 +175,23 @@ func build(t *testing.T) string {
 	return program
 }
 
-// arguments are those of the Deployment.
-func arguments(t *testing.T) []string {
+// deployed is what the Deployment says of the webhook's container.
+type deployed struct {
+	Args      []string
+	Resources struct{ Limits struct{ Memory string } }
+}
+
+// limit is the memory in bytes that the container may have.
+func (d deployed) limit(t *testing.T) int {
+	t.Helper()
+	q, err := resource.ParseQuantity(d.Resources.Limits.Memory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(q.Value())
+}
+
+func container(t *testing.T) deployed {
 	t.Helper()
 	file, err := os.Open(filepath.Join(manifests, "svidecar-webhook.yaml"))
 	if err != nil {
@@ -187,14 +203,14 @@ func arguments(t *testing.T) []string {
 			Kind string
 			Spec struct {
 				Template struct {
-					Spec struct{ Containers []struct{ Args []string } }
+					Spec struct{ Containers []deployed }
 				}
 			}
 		}
 		if err := d.Decode(&item); errors.Is(err, io.EOF) {
 			t.Fatal("the manifests have no Deployment")
 		} else if err == nil && item.Kind == "Deployment" {
-			return item.Spec.Template.Spec.Containers[0].Args
+			return item.Spec.Template.Spec.Containers[0]
 		}
 	}
 }

@@ -227,14 +227,19 @@ func TestPodIdentityNeedsDefinitions(t *testing.T) {
 }
 
 // rss is the resident memory of a process in bytes.
-func rss(t *testing.T, pid int) int {
+func rss(t *testing.T, pid int) int { return memoryOf(t, pid, "VmRSS:") }
+
+// peak is the most that it has been.
+func peak(t *testing.T, r *replica) int { return memoryOf(t, r.cmd.Process.Pid, "VmHWM:") }
+
+func memoryOf(t *testing.T, pid int, field string) int {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
-		if value, found := strings.CutPrefix(line, "VmRSS:"); found {
+		if value, found := strings.CutPrefix(line, field); found {
 			kib, err := strconv.Atoi(strings.Fields(value)[0])
 			if err != nil {
 				t.Fatal(err)
@@ -242,7 +247,7 @@ func rss(t *testing.T, pid int) int {
 			return kib << 10
 		}
 	}
-	t.Fatal("no VmRSS")
+	t.Fatal("no " + field)
 	return 0
 }
 
