@@ -3,13 +3,18 @@
 package webhook_test
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // worst is a review with as many values in its pod as the bytes allow. Once they are read they take far more room.
@@ -71,6 +76,65 @@ func send(body string, times int) {
 		})
 	}
 	all.Wait()
+}
+
+// TestConnections holds how many there may be, and how many requests on each, with how much before the body.
+func TestConnections(t *testing.T) {
+	install(t)
+	r := start(t, 300)
+	defer r.kill()
+	r.waitReady(t)
+	const most = 128
+	var open []*tls.Conn
+	dial := func() (*tls.Conn, error) {
+		dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: time.Second}, Config: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		c, err := dialer.DialContext(ctx, "tcp", "127.0.0.1:9743")
+		if err != nil {
+			return nil, err
+		}
+		return c.(*tls.Conn), nil
+	}
+	for range most {
+		c, err := dial()
+		if err != nil {
+			t.Fatalf("after %d connections: %v", len(open), err)
+		}
+		open = append(open, c)
+	}
+	if c, err := dial(); err == nil {
+		c.Close()
+		t.Errorf("there may be more than %d connections", most)
+	}
+	framer := http2.NewFramer(open[0], open[0])
+	frame, err := framer.ReadFrame() // the server's settings come first
+	if err != nil {
+		t.Fatal(err)
+	}
+	if streams, ok := frame.(*http2.SettingsFrame).Value(http2.SettingMaxConcurrentStreams); !ok || streams != 32 {
+		t.Errorf("%d requests on a connection, want 32", streams)
+	}
+	for _, c := range open {
+		c.Close()
+	}
+	wait(t, "another connection", func() error {
+		client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, Timeout: time.Second}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://127.0.0.1:9743/mutate/pods", strings.NewReader("{}"))
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Long", strings.Repeat("x", 16<<10))
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("long headers: %s", resp.Status)
+		}
+		return nil
+	})
 }
 
 // TestLargePod holds that whoever creates a pod that is too large is told so by the API server.

@@ -105,6 +105,27 @@ func hasEnv(c corev1.Container, name, value string) bool {
 	return slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == name && e.Value == value })
 }
 
+// TestPodLevelResources holds that a pod which has no more resources than its containers ask for is admitted with ours.
+func TestPodLevelResources(t *testing.T) {
+	install(t)
+	ns := shared.Namespace(t)
+	account(t, ns)
+	const own = "{requests: {cpu: 100m, memory: 64Mi}, limits: {cpu: 100m, memory: 64Mi}}"
+	manifest := strings.NewReplacer("spec:\n", "spec:\n  resources: "+own+"\n", "{name: app,", "{name: app, resources: "+own+",").Replace(pod("p", `svidecar.io/inject: "true"`, ""))
+	p, err := create(t, ns, manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Spec.Resources == nil || p.Status.QOSClass != corev1.PodQOSGuaranteed {
+		t.Errorf("resources %v, quality of service %s: the API server does not know resources of pods", p.Spec.Resources, p.Status.QOSClass)
+	}
+	for _, c := range p.Spec.InitContainers[:2] {
+		if r := c.Resources; len(r.Requests) > 0 || len(r.Limits) > 0 {
+			t.Errorf("%s has %v", c.Name, r)
+		}
+	}
+}
+
 // TestRefusals holds that whoever creates a pod is told what is wrong with it.
 func TestRefusals(t *testing.T) {
 	install(t)
@@ -115,6 +136,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"value", ns, `svidecar.io/inject: "yes"`, "", []string{"svidecar.io/inject", `"yes"`, "true or false"}},
 		{"unknown annotation", ns, `svidecar.io/inject: "true", svidecar.io/mod: env`, "", []string{"svidecar.io/mod", "svidecar.io/mode"}},
+		{"mirror of a static pod", ns, `svidecar.io/inject: "true", kubernetes.io/config.mirror: abc`, "", []string{"mirror of a static pod", "runs as its file says"}},
 		{"mode", restricted, `svidecar.io/inject: "true", svidecar.io/mode: redirect`, "", []string{"NET_ADMIN", `"restricted"`, "auto or env"}},
 		{"mistyped, where nothing asks", ns, `svidecar.io/Inject: "true"`, "", []string{"svidecar.io/Inject", "did you mean svidecar.io/inject"}},
 		{"label", ns, "", `svidecar.io/inject: "true"`, []string{"label svidecar.io/inject", "make it one"}},
