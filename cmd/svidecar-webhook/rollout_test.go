@@ -52,7 +52,8 @@ func TestManifestNetwork(t *testing.T) {
 		PodSelector: *get[appsv1.Deployment](t).Spec.Selector,
 		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
 		Ingress: []networkingv1.NetworkPolicyIngressRule{
-			{Ports: []networkingv1.NetworkPolicyPort{port(9443), port(8081)}},
+			{Ports: []networkingv1.NetworkPolicyPort{port(9443)}}, // alone, so that networkPolicy.webhookFrom narrows nothing else
+			{Ports: []networkingv1.NetworkPolicyPort{port(8081)}},
 			{Ports: []networkingv1.NetworkPolicyPort{port(8080)}, From: []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{}}}},
 		},
 		Egress: []networkingv1.NetworkPolicyEgressRule{
