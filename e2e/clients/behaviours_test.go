@@ -20,8 +20,9 @@ const (
 	// attempts at that, since the machine may be busy, and a chain's probe
 	// waits for a second only: a client that waits does so each time.
 	attempts = 3
-	// outage is one that ends by itself.
-	outage = 2 * time.Second
+	// outage is one that ends by itself, before svidecar tries again: after a
+	// second failure it waits for about as long as the least patient clients do.
+	outage = 500 * time.Millisecond
 	// endurance is how long Entra is down at most.
 	endurance = 75 * time.Second
 	// short is the life of a token near its end. svidecar hands none out in
@@ -61,7 +62,7 @@ var behaviours = []behaviour{
 		p.setFault(t, resource, entratest.Fault{Status: 429, RetryAfter: "1", Times: 1})
 		return persevere(t, c, patience, resource, nil)
 	}},
-	{name: "Entra down for 2 s (503)", asleep: true, run: func(t *testing.T, p *place, c *client) string {
+	{name: "Entra down for a moment (503)", asleep: true, run: func(t *testing.T, p *place, c *client) string {
 		resource, up := unique("outage"), make(chan struct{})
 		p.setFault(t, resource, entratest.Fault{Status: 503})
 		defer p.onceAsked(resource, func() {
