@@ -23,6 +23,7 @@ type listener struct {
 	cfg     Config
 	handler *Handler
 	cert    *certificate
+	trust   *trust
 	state   atomic.Int32
 }
 
@@ -35,11 +36,11 @@ const (
 var errNotServing = errors.New("webhook: it does not serve yet, or no longer")
 
 // ready is for /readyz.
-func (l *listener) ready(*http.Request) error {
+func (l *listener) ready(r *http.Request) error {
 	if l.state.Load() != stateServing {
 		return errNotServing
 	}
-	return nil
+	return l.trust.check(r.Context())
 }
 
 // NeedLeaderElection implements [manager.LeaderElectionRunnable]: each replica

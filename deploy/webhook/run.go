@@ -145,7 +145,7 @@ func (s *Server) serve(mgr manager.Manager, cert *certificate) error {
 	if err != nil {
 		return err
 	}
-	l := &listener{cfg: s.cfg, handler: handler, cert: cert}
+	l := &listener{cfg: s.cfg, handler: handler, cert: cert, trust: &trust{cfg: s.cfg, cert: cert, live: mgr.GetAPIReader()}}
 	if err := mgr.AddHealthzCheck("process", healthz.Ping); err != nil {
 		return err
 	}

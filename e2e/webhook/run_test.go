@@ -94,6 +94,40 @@ func TestReplica(t *testing.T) {
 	}
 }
 
+// untrusted is a configuration that the webhook may not write, and that lacks the authority.
+const untrusted = `
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+metadata: {name: untrusted}
+webhooks:
+- name: untrusted.example.com
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  clientConfig: {service: {name: svidecar-webhook, namespace: svidecar-system, path: /mutate/pods}}
+  rules: [{apiGroups: [none.example.com], apiVersions: [v1], operations: [CREATE], resources: [nothing]}]
+`
+
+// TestReadyOnceTrusted holds that a replica is unready until the API server would believe its certificate.
+func TestReadyOnceTrusted(t *testing.T) {
+	install(t)
+	shared.Apply(t, "", untrusted)
+	t.Cleanup(func() { shared.Do(t, "delete", "mutatingwebhookconfiguration", "untrusted") })
+	r := start(t, 200, "--configuration=untrusted")
+	defer r.kill()
+	wait(t, "the replica to serve", func() error {
+		if !strings.Contains(r.text(), `"msg":"serving"`) {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	if code := status(r.health + "/readyz"); code != http.StatusInternalServerError {
+		t.Errorf("/readyz is %d before the authority is in the configuration, want 500", code)
+	}
+	authority := shared.Do(t, "get", "secret", name, "--namespace", system, "--output", `jsonpath={.data.ca\.crt}`)
+	shared.Do(t, "patch", "mutatingwebhookconfiguration", "untrusted", "--type=json", "--patch", `[{"op":"add","path":"/webhooks/0/clientConfig/caBundle","value":"`+authority+`"}]`)
+	r.waitReady(t)
+}
+
 const injectedPods = `svidecar_webhook_pods_total{result="injected"}`
 
 // traffic makes pods that ask for the sidecar, and holds that each gets it, until stop, which gives how many there were.
