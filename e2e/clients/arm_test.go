@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/svidecar/svidecar/internal/emulation"
@@ -31,7 +32,7 @@ func newARM(keySet func(context.Context, string) ([]byte, error), tenants ...str
 		return list(map[string]any{"id": "/tenants/" + said.Tid, "tenantId": said.Tid, "displayName": "Dev", "tenantCategory": "Home"}), true
 	})
 	a.handle("GET /subscriptions", func(said bearer, _ *http.Request) (any, bool) {
-		if said.AppID != emulation.ClientID && said.AppID != bound {
+		if !slices.Contains([]string{emulation.ClientID, chosenClient, bound}, said.AppID) {
 			return list(), true
 		}
 		return list(subscription(said.Tid)), true

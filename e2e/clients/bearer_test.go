@@ -144,7 +144,7 @@ func publishedKeys(sidecars ...*sidecar) func(context.Context, string) ([]byte, 
 	return func(ctx context.Context, tenant string) ([]byte, error) {
 		for _, s := range sidecars {
 			if s.tenant == tenant {
-				return get(ctx, client, s.emulatorURL()+"/"+tenant+"/discovery/v2.0/keys")
+				return get(ctx, client, s.emulator+"/"+tenant+"/discovery/v2.0/keys")
 			}
 		}
 		return nil, fmt.Errorf("no emulator has the tenant %q", tenant)

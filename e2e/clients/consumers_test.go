@@ -102,6 +102,9 @@ func TestAnotherTenantsVault(t *testing.T) {
 	}
 	w, c := newWorld(t), consumers[0]
 	command, _ := c.language.have(t)
+	if got := w.consume(t, command, nil, c, addressTenant); got != good {
+		t.Errorf("%s with a token of %s at its own vault: %s", c.name, addressTenant, got)
+	}
 	if got := w.consume(t, command, nil, c, variableTenant); got != "no" {
 		t.Errorf("%s with a token of %s at the vault of %s: %s", c.name, addressTenant, variableTenant, got)
 	}

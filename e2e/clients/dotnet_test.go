@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
-	"github.com/svidecar/svidecar/internal/emulation"
 )
 
 // dotnet is Azure's MCP server, a program in .NET that Python's registry has with its
@@ -32,7 +30,7 @@ func TestDotNet(t *testing.T) {
 	b.WriteString("| client | version | protocol | system-assigned | client id |\n|---|---|---|---|---|\n")
 	for _, p := range protocols {
 		fmt.Fprintf(&b, "| Azure.Identity | %s | %s |", versions[task.argument], p.name)
-		for _, identity := range []string{"", emulation.ClientID} {
+		for _, identity := range []string{"", chosenClient} {
 			env := append(p.env(w.variable, w.dir), "AZURE_CLIENT_ID="+identity)
 			fmt.Fprintf(&b, " %s |", w.consume(t, command, env, task, p.tenant))
 		}

@@ -35,6 +35,8 @@ const (
 	no     = "no"             // no token, and nobody was asked
 	none   = "–"              // the client has no such selector
 	atIMDS = "asks 169.254.169.254"
+	// unnamed: the client left out which identity it was to ask for.
+	unnamed = "the default's token"
 )
 
 // protocol is one that a client can be led to speak, and how.
@@ -77,9 +79,9 @@ var protocols = []protocol{
 
 var selectors = []struct{ name, value string }{
 	{"system", ""},
-	{"client_id", emulation.ClientID},
-	{"object_id", emulation.ObjectID},
-	{"resource_id", emulation.ResourceID},
+	{"client_id", chosenClient},
+	{"object_id", chosenObject},
+	{"resource_id", chosenResource},
 }
 
 // java is all but Azure ML's, whose variables Java's clients take for Cloud Shell's.
@@ -113,8 +115,8 @@ func newWorld(t *testing.T) world {
 	t.Helper()
 	dir := t.TempDir()
 	w := world{dir: dir}
-	w.address = startSidecar(t, addressTenant, "--protocols", "imds")
-	w.variable = startSidecar(t, variableTenant, "--listen", "127.0.0.1:8010", "--ops-listen", "127.0.0.1:8011",
+	w.address = startSidecar(t, addressTenant, "127.0.0.1:8000", "--protocols", "imds")
+	w.variable = startSidecar(t, variableTenant, "127.0.0.1:8010", "--ops-listen", "127.0.0.1:8011",
 		"--protocols", "imds,appservice,azureml,cloudshell,servicefabric,arc",
 		"--servicefabric-thumbprint-file", filepath.Join(dir, "thumbprint"),
 		"--servicefabric-certificate-file", filepath.Join(dir, "certificate.pem"))
@@ -216,13 +218,16 @@ func (w world) cell(t *testing.T, command []string, name string, protocol, selec
 	}
 	result := good
 	switch {
+	case errors.Is(err, errEnded):
+		result = "the client ended"
+		t.Logf("%s, %s, %s: %v", name, p.name, s.name, err)
 	case err != nil:
 		result = no
 		t.Logf("%s, %s, %s: %v", name, p.name, s.name, err)
 	case first != second:
 		result = "two tokens"
 	default:
-		result = judge(t, first, resource, p.tenant)
+		result = judgeOf(t, first, resource, p.tenant, appOf(s.name))
 	}
 	if took := time.Since(began); took > 5*time.Second {
 		t.Logf("%s, %s, %s took %v", name, p.name, s.name, took)
@@ -255,14 +260,30 @@ func expiry(t *testing.T, token string) time.Time {
 	return time.Unix(claims.Exp, 0)
 }
 
-// judge says whose token it is.
+// appOf is whose token answers a selector.
+func appOf(selector string) string {
+	if selector == "system" {
+		return emulation.ClientID
+	}
+	return chosenClient
+}
+
+// judge is judgeOf for the default identity.
 func judge(t *testing.T, token, resource, tenant string) string {
+	t.Helper()
+	return judgeOf(t, token, resource, tenant, emulation.ClientID)
+}
+
+// judgeOf says whose token it is.
+func judgeOf(t *testing.T, token, resource, tenant, app string) string {
 	t.Helper()
 	claims, err := read(token)
 	switch {
 	case err != nil:
 		return "no token"
-	case claims.Aud != resource || claims.AppID != emulation.ClientID:
+	case claims.Aud == resource && claims.AppID != app && claims.AppID == emulation.ClientID:
+		return unnamed
+	case claims.Aud != resource || claims.AppID != app:
 		return "a token of another"
 	case claims.Tid != tenant && claims.Tid == addressTenant:
 		return atIMDS

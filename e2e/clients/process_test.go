@@ -13,12 +13,14 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"regexp"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/svidecar/svidecar/internal/emulation"
 )
 
 // patience bounds one answer of a client, if nothing is in its way.
@@ -33,19 +35,61 @@ type sidecar struct {
 	mu       sync.Mutex
 	output   bytes.Buffer // what it has written to standard error
 	tenant   string       // of its tokens
-	emulator string       // its URL, if dev does not tell it
+	emulator string       // URL of its Entra
 	url      string
 	header   string
 }
 
-// startSidecar runs dev until the end of the test, with tokens of that tenant.
-func startSidecar(t *testing.T, tenant string, args ...string) *sidecar {
+// The identity that clients choose by a selector is not the default one, so that a
+// client which drops the selector is seen.
+const (
+	chosenClient   = "6c1d9f04-5e3b-4a8c-9d27-1b8e4f60a7c5"
+	chosenObject   = "b7e20c51-9a4d-4f16-8c3e-d05f7a91e482"
+	chosenResource = "/subscriptions/00000000-0000-0000-0000-000000000000/resourcegroups/dev/providers/Microsoft.ManagedIdentity/userAssignedIdentities/chosen"
+)
+
+const sidecarConfig = `tenant-id: %s
+log-format: text
+log-level: debug
+identity-header-file: %q
+authority-host: %s/
+authority-ca-file: %q
+shutdown-delay: 0s
+identities:
+  - {name: app, client-id: %s, default: true}
+  - {name: chosen, client-id: %s, object-id: %s, resource-id: %s}
+  - {name: stranger, client-id: %s}
+sources:
+  - {name: own, kind: local, issuer: %q, subject: %q, key-file: %q}
+`
+
+// startSidecar runs serve until the end of the test, with tokens of that tenant, and
+// an Entra of its own in this process.
+func startSidecar(t *testing.T, tenant, listen string, args ...string) *sidecar {
 	t.Helper()
-	s := &sidecar{tenant: tenant, ready: "Ctrl-C ends it", args: append([]string{"dev", "--tenant-id", tenant}, args...)}
+	dir := t.TempDir()
+	keyFile, caFile, headerFile, config := filepath.Join(dir, "key.pem"), filepath.Join(dir, "ca.pem"), filepath.Join(dir, "header"), filepath.Join(dir, "svidecar.yaml")
+	cloud, err := emulation.Start(emulation.Config{TenantID: tenant, KeyFile: keyFile})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cloud.Close)
+	cloud.Admit(chosenClient)
+	cloud.Admit(strangerID)
+	text := fmt.Sprintf(sidecarConfig, tenant, headerFile, cloud.Entra.URL(), caFile, emulation.ClientID, chosenClient, chosenObject, chosenResource, strangerID, cloud.Issuer, emulation.Subject, keyFile)
+	if err := errors.Join(
+		os.WriteFile(config, []byte(text), 0o600),
+		os.WriteFile(headerFile, []byte(secretHeader), 0o600),
+		os.WriteFile(caFile, cloud.CA.PEM(), 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
+	s := &sidecar{
+		tenant: tenant, emulator: cloud.Entra.URL(), url: "http://" + listen, header: secretHeader, ready: "msg=serving",
+		args: append([]string{"serve", "--config", config, "--listen", listen}, args...),
+	}
 	s.start(t)
 	t.Cleanup(func() { s.end(t) })
-	s.url = s.said(t, `AZURE_POD_IDENTITY_AUTHORITY_HOST=(\S+)`)
-	s.header = s.said(t, `IDENTITY_HEADER=(\S+)`)
 	return s
 }
 
@@ -86,30 +130,6 @@ func (s *sidecar) read(stderr io.Reader, ready chan struct{}) {
 			return
 		}
 	}
-}
-
-// said finds what dev printed for people.
-func (s *sidecar) said(t *testing.T, pattern string) string {
-	t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	found := regexp.MustCompile(pattern).FindStringSubmatch(s.output.String())
-	if found == nil {
-		t.Fatalf("dev did not print %s:\n%s", pattern, s.output.String())
-	}
-	return found[1]
-}
-
-// emulatorURL is where its emulator of Entra publishes keys.
-func (s *sidecar) emulatorURL() string {
-	if s.emulator != "" {
-		return s.emulator
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, after, _ := strings.Cut(s.output.String(), "\nemulator ")
-	url, _, _ := strings.Cut(strings.TrimSpace(after), " ")
-	return url
 }
 
 func (s *sidecar) end(t *testing.T) {
@@ -191,6 +211,8 @@ var (
 	// errUnsupported: the client has no such selector.
 	errUnsupported = errors.New("the client has no such selector")
 	errTooLong     = errors.New("no answer in time")
+	// errEnded: the client's process is gone, which none may be by itself.
+	errEnded = errors.New("the client ended")
 )
 
 func startClient(t *testing.T, command, env []string, args ...string) *client {
@@ -229,7 +251,7 @@ func (c *client) askWithin(patience time.Duration, resource string) (token strin
 		if c.cmd.ProcessState.ExitCode() == 3 {
 			return "", errUnsupported
 		}
-		return "", fmt.Errorf("the client ended: %v", c.cmd.ProcessState)
+		return "", fmt.Errorf("%w: %v", errEnded, c.cmd.ProcessState)
 	}
 	var answer struct{ Token, Value, Error string }
 	if err := json.Unmarshal(line, &answer); err != nil {

@@ -55,7 +55,8 @@ function version(client) {
 if (name === "versions") {
   console.log(JSON.stringify(Object.fromEntries(Object.keys(clients).map((c) => [c, version(c)]))));
 } else {
-  const ask = await clients[name]();
+  // A constructor that refuses does so to each that asks.
+  const ask = await clients[name]().catch((fault) => () => Promise.reject(fault));
   for await (const line of createInterface({ input: process.stdin })) {
     const reply = await ask(line).then((token) => ({ token }), (fault) => ({ error: `${fault.name}: ${fault.message}` }));
     console.log(JSON.stringify(reply));

@@ -76,6 +76,11 @@ def main(name, selector="", value=""):
         ask = CLIENTS[name](selector, value)
     except KeyError:
         sys.exit(3)
+    except Exception as refusal:  # by the constructor, for each that asks
+        fault = f"{type(refusal).__name__}: {refusal}"
+
+        def ask(_):
+            raise RuntimeError(fault)
     for line in sys.stdin:
         try:
             reply = {"token": ask(line.strip())}
