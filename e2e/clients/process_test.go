@@ -30,7 +30,6 @@ const patience = 30 * time.Second
 type sidecar struct {
 	cmd      *exec.Cmd
 	args     []string
-	ready    string // in the line that says that it serves
 	reading  sync.WaitGroup
 	mu       sync.Mutex
 	output   bytes.Buffer // what it has written to standard error
@@ -57,37 +56,46 @@ authority-ca-file: %q
 shutdown-delay: 0s
 identities:
   - {name: app, client-id: %s, default: true}
-  - {name: chosen, client-id: %s, object-id: %s, resource-id: %s}
-  - {name: stranger, client-id: %s}
+%s
 sources:
   - {name: own, kind: local, issuer: %q, subject: %q, key-file: %q}
 `
 
-// startSidecar runs serve until the end of the test, with tokens of that tenant, and
-// an Entra of its own in this process.
-func startSidecar(t *testing.T, tenant, listen string, args ...string) *sidecar {
+// prepareSidecar makes a sidecar that start starts, and an Entra of its own in this
+// process, which knows these clients beside the default one. The identities are
+// those that the sidecar lists for them, as lines of its configuration.
+func prepareSidecar(t *testing.T, tenant, listen, identities string, clients ...string) (*sidecar, *emulation.Emulation) {
 	t.Helper()
 	dir := t.TempDir()
-	keyFile, caFile, headerFile, config := filepath.Join(dir, "key.pem"), filepath.Join(dir, "ca.pem"), filepath.Join(dir, "header"), filepath.Join(dir, "svidecar.yaml")
-	cloud, err := emulation.Start(emulation.Config{TenantID: tenant, KeyFile: keyFile})
+	key, authority, header, config := filepath.Join(dir, "key.pem"), filepath.Join(dir, "ca.pem"), filepath.Join(dir, "header"), filepath.Join(dir, "svidecar.yaml")
+	cloud, err := emulation.Start(emulation.Config{TenantID: tenant, KeyFile: key})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(cloud.Close)
-	cloud.Admit(chosenClient)
-	cloud.Admit(strangerID)
-	text := fmt.Sprintf(sidecarConfig, tenant, headerFile, cloud.Entra.URL(), caFile, emulation.ClientID, chosenClient, chosenObject, chosenResource, strangerID, cloud.Issuer, emulation.Subject, keyFile)
+	for _, id := range clients {
+		cloud.Admit(id)
+	}
+	text := fmt.Sprintf(sidecarConfig, tenant, header, cloud.Entra.URL(), authority, cloud.ClientID, identities, cloud.Issuer, emulation.Subject, key)
 	if err := errors.Join(
 		os.WriteFile(config, []byte(text), 0o600),
-		os.WriteFile(headerFile, []byte(secretHeader), 0o600),
-		os.WriteFile(caFile, cloud.CA.PEM(), 0o600),
+		os.WriteFile(header, []byte(secretHeader), 0o600),
+		os.WriteFile(authority, cloud.CA.PEM(), 0o600),
 	); err != nil {
 		t.Fatal(err)
 	}
-	s := &sidecar{
-		tenant: tenant, emulator: cloud.Entra.URL(), url: "http://" + listen, header: secretHeader, ready: "msg=serving",
-		args: append([]string{"serve", "--config", config, "--listen", listen}, args...),
-	}
+	return &sidecar{
+		tenant: tenant, emulator: cloud.Entra.URL(), url: "http://" + listen, header: secretHeader,
+		args: []string{"serve", "--config", config, "--listen", listen},
+	}, cloud
+}
+
+// startSidecar runs a sidecar of the matrix until the end of the test.
+func startSidecar(t *testing.T, tenant, listen string, args ...string) *sidecar {
+	t.Helper()
+	identities := fmt.Sprintf("  - {name: chosen, client-id: %s, object-id: %s, resource-id: %s}\n  - {name: stranger, client-id: %s}", chosenClient, chosenObject, chosenResource, strangerID)
+	s, _ := prepareSidecar(t, tenant, listen, identities, chosenClient, strangerID)
+	s.args = append(s.args, args...)
 	s.start(t)
 	t.Cleanup(func() { s.end(t) })
 	return s
@@ -114,7 +122,7 @@ func (s *sidecar) start(t *testing.T) {
 	}
 }
 
-// read closes ready at the line that says so, or at the end.
+// read closes ready at the line that says that it serves, or at the end.
 func (s *sidecar) read(stderr io.Reader, ready chan struct{}) {
 	announce := sync.OnceFunc(func() { close(ready) })
 	defer announce()
@@ -123,7 +131,7 @@ func (s *sidecar) read(stderr io.Reader, ready chan struct{}) {
 		s.mu.Lock()
 		s.output.WriteString(line)
 		s.mu.Unlock()
-		if strings.Contains(line, s.ready) {
+		if strings.Contains(line, "msg=serving") {
 			announce()
 		}
 		if err != nil {
