@@ -162,7 +162,7 @@ func (m *mutation) readWish(inject bool) (wish, error) {
 	faults, _ := m.read(&w, theirs) // first, so that ours outrank them
 	bad = append(bad, faults...)
 	if inject {
-		faults, _ := m.readOurs(&w)
+		faults, _ := m.read(&w, ours)
 		bad = append(bad, faults...)
 	}
 	if err := w.resources.check(ours); err != nil && len(bad) == 0 {
@@ -170,8 +170,6 @@ func (m *mutation) readWish(inject bool) (wish, error) {
 	}
 	return w, oneLine(bad)
 }
-
-func (m *mutation) readOurs(w *wish) (bad []error, found bool) { return m.read(w, ours) }
 
 // mostFaults bounds how many annotations one refusal names.
 const mostFaults = 40

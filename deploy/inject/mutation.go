@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -88,7 +89,7 @@ func (m *mutation) refuseIdle() error {
 		}
 	}
 	var w wish
-	bad, found := m.readOurs(&w)
+	bad, found := m.read(&w, ours)
 	if found && len(bad) == 0 {
 		m.warnf(`annotations %s* do nothing without %s: "true"`, ours, keyInject)
 	}
@@ -226,10 +227,7 @@ func (m *mutation) warnOfNoDefault(w wish, env []object) {
 	if slices.ContainsFunc(w.identities, func(id Identity) bool { return id.Default }) {
 		return
 	}
-	account := m.pod.text("spec", "serviceAccountName")
-	if account == "" {
-		account = "default"
-	}
+	account := cmp.Or(m.pod.text("spec", "serviceAccountName"), "default")
 	m.warnf("requests that name no identity will be refused: say which is the default by annotation %s of service account %s/%s, and create the pod anew", keyClientID, m.in.Namespace, account)
 }
 

@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -134,12 +133,8 @@ func (s *Server) watch(ctx context.Context, mgr manager.Manager) error {
 // serve adds the listener for the API server, which starts when the caches are
 // full.
 func (s *Server) serve(mgr manager.Manager, cert *certificate) error {
-	namespaces, err := labels.Parse(s.cfg.PodIdentityNamespaces)
-	if err != nil {
-		return fmt.Errorf("webhook: %w", err)
-	}
 	handler, err := NewHandler(HandlerConfig{
-		Inject: s.cfg.Inject, PodIdentity: s.cfg.PodIdentity, Namespaces: namespaces, Cached: mgr.GetCache(), Live: mgr.GetAPIReader(),
+		Inject: s.cfg.Inject, PodIdentity: s.cfg.PodIdentity, Namespaces: s.namespaces, Cached: mgr.GetCache(), Live: mgr.GetAPIReader(),
 		Metrics: s.cfg.Metrics, Logger: s.cfg.Logger,
 	})
 	if err != nil {

@@ -51,7 +51,10 @@ type Config struct {
 }
 
 // Server is one replica.
-type Server struct{ cfg Config }
+type Server struct {
+	cfg        Config
+	namespaces labels.Selector // of Config.PodIdentityNamespaces
+}
 
 // New validates the configuration.
 func New(cfg Config) (*Server, error) {
@@ -81,11 +84,12 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg.ShutdownDelay = cmp.Or(cfg.ShutdownDelay, 5*time.Second)
 	require(cfg.ShutdownDelay > 0 && cfg.ShutdownDelay <= time.Minute, "ShutdownDelay is not above zero and at most a minute")
-	if _, err := labels.Parse(cfg.PodIdentityNamespaces); err != nil {
+	namespaces, err := labels.Parse(cfg.PodIdentityNamespaces)
+	if err != nil {
 		bad = append(bad, fmt.Errorf("webhook: Config.PodIdentityNamespaces %q is no label selector: %w", cfg.PodIdentityNamespaces, err))
 	}
 	bad = append(bad, cfg.PodIdentity.validate(), cfg.Inject.Validate())
-	return &Server{cfg}, errors.Join(bad...)
+	return &Server{cfg, namespaces}, errors.Join(bad...)
 }
 
 // native is the first version whose sidecars outlive the app without a feature
