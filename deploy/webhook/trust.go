@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
 	"sync/atomic"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -21,15 +23,39 @@ type trust struct {
 	// seen once is enough: at a renewal every replica takes the new certificate
 	// in the same moment, and one that became unready would only be missed.
 	seen atomic.Bool
+
+	mu   sync.Mutex
+	told string // last, in the log
 }
 
-var errUntrusted = errors.New("webhook: the configuration does not have the certificate's authority yet")
+var errUntrusted = errors.New("webhook: the configuration does not have the certificate's authority yet: the replica that has the lease writes it; if this lasts, see that replica's log, and whether something else changes caBundle")
 
-// check asks the API server until it has been seen.
+// check asks the API server until it has been seen. What /readyz shows of its
+// error is nothing, so the log has it, once.
 func (t *trust) check(ctx context.Context) error {
 	if t.seen.Load() {
 		return nil
 	}
+	err := t.look(ctx)
+	t.seen.Store(err == nil)
+	t.tell(ctx, err)
+	return err
+}
+
+func (t *trust) tell(ctx context.Context, err error) {
+	state := "ready"
+	if err != nil {
+		state = "not ready: " + err.Error()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if state != t.told {
+		t.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, state, slog.String("configuration", t.cfg.Configuration))
+		t.told = state
+	}
+}
+
+func (t *trust) look(ctx context.Context) error {
 	pair, err := t.cert.get(nil)
 	if err != nil {
 		return err
@@ -45,6 +71,5 @@ func (t *trust) check(ctx context.Context) error {
 			return errUntrusted
 		}
 	}
-	t.seen.Store(true)
 	return nil
 }

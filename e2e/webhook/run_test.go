@@ -123,6 +123,9 @@ func TestReadyOnceTrusted(t *testing.T) {
 	if code := status(r.health + "/readyz"); code != http.StatusInternalServerError {
 		t.Errorf("/readyz is %d before the authority is in the configuration, want 500", code)
 	}
+	if log := r.text(); !strings.Contains(log, "not ready: webhook: the configuration does not have the certificate's authority yet") {
+		t.Errorf("the log does not say why it is unready:\n%s", r.tail())
+	}
 	authority := shared.Do(t, "get", "secret", name, "--namespace", system, "--output", `jsonpath={.data.ca\.crt}`)
 	shared.Do(t, "patch", "mutatingwebhookconfiguration", "untrusted", "--type=json", "--patch", `[{"op":"add","path":"/webhooks/0/clientConfig/caBundle","value":"`+authority+`"}]`)
 	r.waitReady(t)
@@ -134,7 +137,6 @@ const injectedPods = `svidecar_webhook_pods_total{result="injected"}`
 func traffic(t *testing.T, ns string) (stop func() int) {
 	t.Helper()
 	http, raw := apiClient(t), body(t, `svidecar.io/inject: "true"`, "")
-	url := cluster.Server + "/api/v1/namespaces/" + ns + "/pods?dryRun=All"
 	var made atomic.Int64
 	var all sync.WaitGroup
 	done := make(chan struct{})
@@ -149,7 +151,7 @@ func traffic(t *testing.T, ns string) (stop func() int) {
 				case <-tick.C:
 				}
 				var p corev1.Pod
-				if err := json.Unmarshal(post(t, http, url, raw), &p); err != nil || !slices.Contains(containers(p), "svidecar") {
+				if err := json.Unmarshal(post(t, http, podsURL(ns), raw), &p); err != nil || !slices.Contains(containers(p), "svidecar") {
 					t.Errorf("a pod was made with containers %v (%v)", containers(p), err)
 					return
 				}
@@ -261,29 +263,10 @@ func TestPodIdentityNeedsDefinitions(t *testing.T) {
 }
 
 // rss is the resident memory of a process in bytes.
-func rss(t *testing.T, pid int) int { return memoryOf(t, pid, "VmRSS:") }
+func rss(t *testing.T, pid int) int { return cluster.Memory(t, pid, "VmRSS") }
 
 // peak is the most that it has been.
-func peak(t *testing.T, r *replica) int { return memoryOf(t, r.cmd.Process.Pid, "VmHWM:") }
-
-func memoryOf(t *testing.T, pid int, field string) int {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, found := strings.CutPrefix(line, field); found {
-			kib, err := strconv.Atoi(strings.Fields(value)[0])
-			if err != nil {
-				t.Fatal(err)
-			}
-			return kib << 10
-		}
-	}
-	t.Fatal("no " + field)
-	return 0
-}
+func peak(t *testing.T, r *replica) int { return cluster.Memory(t, r.cmd.Process.Pid, "VmHWM") }
 
 // cpu is the processor time that a process has had, from /proc/PID/stat, whose unit is a hundredth of a second.
 func cpu(t *testing.T, pid int) time.Duration {
