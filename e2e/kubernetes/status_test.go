@@ -96,18 +96,3 @@ func processOf(t *testing.T, namespace, pod, command string) (pid int) {
 	t.Fatalf("pod %s has no process %q", pod, command)
 	return 0
 }
-
-// residentOf is the resident memory of a process in bytes.
-func residentOf(t *testing.T, pid int) (bytes int) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
-	kib, err := strconv.Atoi(strings.Fields(rest)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kib << 10
-}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/svidecar/svidecar/e2e/kubernetes/cluster"
 )
 
 // install installs the chart for the length of a test.
@@ -122,7 +124,7 @@ func TestScale(t *testing.T) {
 	}
 	t.Logf("%d pods in %v", replicas, took.Round(10*time.Millisecond))
 	name := strings.TrimPrefix(strings.TrimSpace(shared.Do(t, "get", "pods", "--namespace", system, "--output", "name")), "pod/")
-	if rss := residentOf(t, processOf(t, system, name, "/svidecar-webhook")); rss > memory {
+	if rss := cluster.Memory(t, processOf(t, system, name, "/svidecar-webhook"), "VmRSS"); rss > memory {
 		t.Errorf("the webhook holds %d MiB, want at most %d", rss>>20, memory>>20)
 	} else {
 		t.Logf("the webhook holds %d MiB", rss>>20)

@@ -4,7 +4,6 @@ package webhook_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -101,11 +100,7 @@ func body(t *testing.T, annotations, labels string) []byte {
 	if err := yaml.Unmarshal([]byte(pod("p", annotations, labels)), &p); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := json.Marshal(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return raw
+	return marshal(t, p)
 }
 
 // create200 gives how long each took, sorted.

@@ -166,7 +166,7 @@ func TestAccountMadeWithPod(t *testing.T) {
 		post(t, http, url+"serviceaccounts", fmt.Appendf(nil, `{"metadata": {"name": %q, "annotations": {"azure.workload.identity/client-id": %q}}}`, account, client))
 		raw := bytes.Replace(body(t, `svidecar.io/inject: "true"`, ""), []byte(`"spec":{`), fmt.Appendf(nil, `"spec":{"serviceAccountName":%q,`, account), 1)
 		var p corev1.Pod
-		if err := json.Unmarshal(post(t, http, url+"pods?dryRun=All", raw), &p); err != nil {
+		if err := json.Unmarshal(post(t, http, podsURL(ns), raw), &p); err != nil {
 			t.Fatal(err)
 		}
 		if c := p.Spec.InitContainers[1]; !hasEnv(c, "AZURE_CLIENT_ID", client) {
