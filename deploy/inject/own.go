@@ -54,7 +54,9 @@ func (m *mutation) faultOfProof(sidecar container, mode Mode) string {
 		return ""
 	}
 	lifecycle, _ := sidecar.object["lifecycle"].(object)
-	if lifecycle["postStart"] == nil {
+	start, _ := lifecycle["postStart"].(object)
+	exec, _ = start["exec"].(object)
+	if !reflect.DeepEqual(exec["command"], m.hold(wish{}, mode)) {
 		return fmt.Sprintf("container %q has not the postStart that svidecar gave it", sidecar.name())
 	}
 	return ""

@@ -103,6 +103,35 @@ func TestMarkProvesNothing(t *testing.T) {
 	}
 }
 
+// TestMarkWithoutNativeSidecars: there the hook after the start holds the app back, and must prove what the probe does.
+func TestMarkWithoutNativeSidecars(t *testing.T) {
+	classic := config()
+	classic.NativeSidecars = false
+	hook := func(command ...any) between {
+		return onContainer("svidecar", "lifecycle", object{"postStart": object{"exec": object{"command": command}}})
+	}
+	for _, tt := range []struct {
+		name   string
+		mode   inject.Mode
+		change between
+		ok     bool
+	}{
+		{"untouched", inject.ModeRedirect, func(object) {}, true},
+		{"untouched, env", inject.ModeEnv, func(object) {}, true},
+		{"no hook", inject.ModeRedirect, onContainer("svidecar", "lifecycle", nil), false},
+		{"a hook that proves less", inject.ModeRedirect, hook("/svidecar", "wait", "--timeout=60s"), false},
+		{"a hook that proves nothing", inject.ModeEnv, hook("/svidecar", "version"), false},
+	} {
+		_, err := classic.Mutate(inject.Input{Pod: meddled(t, classic, tt.mode, tt.change)})
+		if tt.ok && err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if !tt.ok {
+			wantRefusal(t, err, `container "svidecar" has not the postStart that svidecar gave it`)
+		}
+	}
+}
+
 // TestMarkOfAnotherMode: a template that was copied from a pod of another mode has
 // that pod's containers, and would leave the app where it must not be.
 func TestMarkOfAnotherMode(t *testing.T) {
